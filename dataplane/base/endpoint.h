@@ -1,0 +1,44 @@
+// endpoint.h: where a peer is on the outer network, and where we were when it reached us.
+#pragma once
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <cstring>
+
+namespace wireplane {
+
+// An IP address; an IPv4 address stands in the first four octets, the rest is zero.
+struct Address {
+  enum class Family : std::uint8_t { kNone = 0, kV4 = 4, kV6 = 6 };
+  std::array<std::uint8_t, 16> octets{};
+  Family family{};
+
+  [[nodiscard]] bool is_v4() const { return family == Family::kV4; }
+  [[nodiscard]] bool is_v6() const { return family == Family::kV6; }
+  [[nodiscard]] bool none() const { return family == Family::kNone; }
+  [[nodiscard]] unsigned bits() const { return is_v4() ? 32 : 128; }
+  friend auto operator<=>(const Address&, const Address&) = default;
+
+  static Address v4(const std::uint8_t* network_order) { return make(network_order, 4, Family::kV4); }
+  static Address v6(const std::uint8_t* network_order) { return make(network_order, 16, Family::kV6); }
+
+ private:
+  static Address make(const std::uint8_t* from, std::size_t count, Family family) {
+    Address a;
+    std::memcpy(a.octets.data(), from, count);
+    a.family = family;
+    return a;
+  }
+};
+
+struct Endpoint {
+  Address remote;
+  Address local;              // sticky source (P37); none: the host chooses
+  std::uint32_t interface{};  // ifindex the peer was heard on, and the scope of a link-local remote; 0: none
+  std::uint16_t port{};       // the remote's, host order
+
+  [[nodiscard]] bool valid() const { return !remote.none() && port != 0; }
+  friend bool operator==(const Endpoint&, const Endpoint&) = default;
+};
+
+}  // namespace wireplane
