@@ -44,7 +44,10 @@ std::size_t MemoryPool::take(Buffer** out, std::size_t count) {
 }
 
 void MemoryPool::give(Buffer* const* buffers, std::size_t count) {
-  for (std::size_t i = 0; i < count; ++i) WG_CHECK(free_.push(buffers[i]));  // as many slots as buffers: never full
+  // As many places as buffers: a full ring means that another thread has taken a buffer out of this very place and has
+  // not yet said so (it was interrupted there). It will.
+  for (std::size_t i = 0; i < count; ++i)
+    while (!free_.push(buffers[i])) __builtin_ia32_pause();
 }
 
 }  // namespace wireplane
