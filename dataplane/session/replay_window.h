@@ -1,0 +1,41 @@
+// replay_window.h: refuses transport messages whose counter was accepted before.
+// spec: wg §5.4.6; RFC 6479 (a bitmap in a ring of words, so that nothing is ever shifted)
+//
+//      too old     |<----------- kSpan ----------->| newest
+//   ...............|1 1 0 1 1 1 1 0 1 1 1 1 0 1 1 1|.........  not seen yet
+//
+// Owner: the session's worker, alone; hence no atomics. Cost: one word touched when in order.
+// Call only after the tag has verified: a forged counter must not move the window (P32).
+// All zero is the window that has seen nothing, so that it can lie in a pointer-free arena: write `ReplayWindow w{};`.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <type_traits>
+
+#include "dataplane/base/time.h"
+#include "dataplane/base/types.h"
+
+namespace wireplane {
+
+class ReplayWindow {
+ public:
+  static constexpr std::uint64_t kWords = 128, kWordBits = 64;
+  static constexpr std::uint64_t kSpan = (kWords - 1) * kWordBits;  // one word is always being cleared
+  static_assert(kSpan == kReplaySpan && kSpan < (1u << 13),
+                "counter + kSpan must not wrap below Reject-After-Messages");
+
+  // True once for each counter that is neither behind the window nor at Reject-After-Messages (P33); nothing but a true
+  // answer changes the window.
+  [[nodiscard]] bool accept(Counter counter);
+
+  // One more than the greatest counter accepted; 0: none yet.
+  [[nodiscard]] std::uint64_t next() const { return next_; }
+
+ private:
+  std::uint64_t next_;
+  std::array<std::uint64_t, kWords> words_;  // the bit of counter c is bit c % 64 of word c / 64 % 128
+};
+
+static_assert(std::is_trivial_v<ReplayWindow> && std::is_standard_layout_v<ReplayWindow>);
+
+}  // namespace wireplane
