@@ -7,7 +7,8 @@
 namespace wireplane {
 
 // Encrypts head || body || padding zeros to `destination` and puts the 16-octet tag behind it.
-// The body may be where it will stand in the destination (in place) or may not overlap it at all; the head never overlaps.
+// The body may be where it will stand in the destination (in place) or may not overlap it at all; the head never
+// overlaps.
 struct SealJob {
   const std::uint8_t* key;    // 32 octets
   std::uint64_t counter;      // low 8 octets of the nonce, little-endian
@@ -21,7 +22,7 @@ struct SealJob {
 
 // Verifies and decrypts. If the tag is wrong, `authentic` is false and no plaintext stays in the destination.
 struct OpenJob {
-  const std::uint8_t* key;     // 32 octets
+  const std::uint8_t* key;  // 32 octets
   std::uint64_t counter;
   const std::uint8_t* source;  // length octets: ciphertext and, last, the tag
   std::uint32_t length;        // 16..65551
@@ -30,10 +31,14 @@ struct OpenJob {
 };
 
 struct AeadKernels {
-  const char* name;                                          // in logs, and what WG_AEAD= asks for
-  bool (*available)();                                       // CPUID has it, and XCR0 saves its registers
+  const char* name;     // in logs, and what WG_AEAD= asks for
+  bool (*available)();  // CPUID has it, and XCR0 saves its registers
   void (*seal)(SealJob* jobs, std::size_t count) noexcept;
   void (*open)(OpenJob* jobs, std::size_t count) noexcept;
 };
+
+// One a file. aead.cpp alone chooses among them.
+extern const AeadKernels kAeadPortable;  // libsodium, a packet at a time: the reference all others must equal
+extern const AeadKernels kAeadIpsecMb;   // Intel's ipsec-mb, a packet at a time
 
 }  // namespace wireplane

@@ -1,0 +1,23 @@
+#include "dataplane/aead/gather.h"
+
+#include <cstring>
+
+#include "dataplane/base/bytes.h"
+
+namespace wireplane {
+
+std::uint32_t gather_plaintext(const SealJob& job) {
+  std::uint8_t* const body = job.destination + job.head_length;
+  if (job.body_length != 0 && job.body != body) std::memmove(body, job.body, job.body_length);
+  if (job.head_length != 0) std::memcpy(job.destination, job.head, job.head_length);
+  if (job.padding != 0) std::memset(body + job.body_length, 0, job.padding);
+  return job.head_length + job.body_length + job.padding;
+}
+
+Nonce nonce_of(std::uint64_t counter) {
+  Nonce nonce{};
+  store_le(nonce.octets + 4, counter);
+  return nonce;
+}
+
+}  // namespace wireplane

@@ -1,0 +1,143 @@
+// ipsec_mb.cpp: Intel's ipsec-mb behind the AEAD contract. It computes one packet at a time, on any x86 from SSE up.
+//
+// The burst interface: fill up to kBurst of the manager's own job slots, submit, and all come back completed, because
+// this library's ChaCha20-Poly1305 never holds a job back. The manager is not thread-safe: every thread has its own,
+// made when the thread first comes here (a worker's self-test burst, not its first packet, if Aead::chosen() ran on
+// that thread).
+#include <intel-ipsec-mb.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "dataplane/aead/aead_kernels.h"
+#include "dataplane/aead/gather.h"
+#include "dataplane/base/secret.h"
+
+namespace wireplane {
+namespace {
+
+constexpr std::uint32_t kTag = 16;
+constexpr std::uint32_t kBurst = 32;  // jobs submitted at once
+
+class Manager {
+ public:
+  Manager() : manager_{alloc_mb_mgr(0)} {
+    if (manager_ == nullptr) return;
+    init_mb_mgr_auto(manager_, nullptr);
+    if (imb_get_errno(manager_) != 0) {
+      free_mb_mgr(manager_);
+      manager_ = nullptr;
+    }
+  }
+  ~Manager() {
+    if (manager_ != nullptr) free_mb_mgr(manager_);
+  }
+  Manager(const Manager&) = delete;
+  Manager& operator=(const Manager&) = delete;
+  IMB_MGR* get() { return manager_; }
+
+ private:
+  IMB_MGR* manager_;
+};
+
+IMB_MGR* manager() {
+  thread_local Manager per_thread;
+  return per_thread.get();
+}
+
+bool available() { return manager() != nullptr; }
+
+struct Piece {  // one packet, as the library sees it: whole, in or out of place
+  const std::uint8_t* key;
+  const std::uint8_t* source;
+  std::uint8_t* destination;
+  std::uint32_t length;
+  std::uint8_t* tag;
+};
+
+void describe(IMB_JOB& job, const Piece& piece, const Nonce& nonce, IMB_CIPHER_DIRECTION direction) {
+  static const std::uint8_t kNothing[1] = {};
+  job.cipher_mode = IMB_CIPHER_CHACHA20_POLY1305;
+  job.hash_alg = IMB_AUTH_CHACHA20_POLY1305;
+  job.cipher_direction = direction;
+  job.chain_order = direction == IMB_DIR_ENCRYPT ? IMB_ORDER_CIPHER_HASH : IMB_ORDER_HASH_CIPHER;
+  job.enc_keys = job.dec_keys = piece.key;
+  job.key_len_in_bytes = 32;
+  job.iv = nonce.octets;
+  job.iv_len_in_bytes = sizeof nonce.octets;
+  job.u.CHACHA20_POLY1305.aad = kNothing;
+  job.u.CHACHA20_POLY1305.aad_len_in_bytes = 0;
+  job.src = piece.source;
+  job.dst = piece.destination;
+  job.cipher_start_src_offset_in_bytes = job.hash_start_src_offset_in_bytes = 0;
+  job.msg_len_to_cipher_in_bytes = job.msg_len_to_hash_in_bytes = piece.length;
+  job.auth_tag_output = piece.tag;
+  job.auth_tag_output_len_in_bytes = kTag;
+}
+
+// True if all `count` pieces were computed. The library refuses a burst whole; then nothing of it counts.
+bool submit(const Piece* pieces, const Nonce* nonces, std::uint32_t count, IMB_CIPHER_DIRECTION direction) {
+  IMB_MGR* const mgr = manager();
+  if (mgr == nullptr) return false;
+  IMB_JOB* jobs[kBurst];
+  if (IMB_GET_NEXT_BURST(mgr, count, jobs) < count) return false;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    describe(*jobs[i], pieces[i], nonces[i], direction);
+  }
+  return IMB_SUBMIT_BURST_NOCHECK(mgr, count, jobs) == count;
+}
+
+bool equal_tags(const std::uint8_t* a, const std::uint8_t* b) {  // constant time: no early exit
+  std::uint64_t x[2], y[2];
+  std::memcpy(x, a, kTag);
+  std::memcpy(y, b, kTag);
+  return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
+}
+
+void seal(SealJob* jobs, std::size_t count) noexcept {
+  for (std::size_t done = 0; done < count; done += kBurst) {
+    const auto n = static_cast<std::uint32_t>(std::min<std::size_t>(kBurst, count - done));
+    Piece pieces[kBurst];
+    Nonce nonces[kBurst];
+    for (std::uint32_t i = 0; i < n; ++i) {
+      const SealJob& job = jobs[done + i];
+      const std::uint32_t length = gather_plaintext(job);
+      pieces[i] = {job.key, job.destination, job.destination, length, job.destination + length};
+      nonces[i] = nonce_of(job.counter);
+    }
+    if (submit(pieces, nonces, n, IMB_DIR_ENCRYPT)) continue;
+    for (std::uint32_t i = 0; i < n; ++i) wipe(pieces[i].destination, pieces[i].length + kTag);  // never send plaintext
+  }
+}
+
+void open(OpenJob* jobs, std::size_t count) noexcept {
+  std::uint8_t tags[kBurst][kTag];
+  for (std::size_t done = 0; done < count; done += kBurst) {
+    Piece pieces[kBurst];
+    Nonce nonces[kBurst];
+    OpenJob* whose[kBurst];
+    std::uint32_t n = 0;
+    for (std::size_t i = done; i < std::min(count, done + kBurst); ++i) {
+      OpenJob& job = jobs[i];
+      job.authentic = false;
+      if (job.length < kTag) continue;
+      pieces[n] = {job.key, job.source, job.destination, job.length - kTag, tags[n]};
+      nonces[n] = nonce_of(job.counter);
+      whose[n++] = &job;
+    }
+    if (n == 0) continue;
+    const bool computed = submit(pieces, nonces, n, IMB_DIR_DECRYPT);
+    for (std::uint32_t i = 0; i < n; ++i) {  // the library deciphers before anyone compares: take it back if forged
+      OpenJob& job = *whose[i];
+      job.authentic = computed && equal_tags(tags[i], job.source + job.length - kTag);
+      if (!job.authentic) wipe(job.destination, job.length - kTag);
+    }
+  }
+  wipe(tags, sizeof tags);
+}
+
+}  // namespace
+
+const AeadKernels kAeadIpsecMb = {"ipsec_mb", available, seal, open};
+
+}  // namespace wireplane
