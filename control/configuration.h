@@ -21,8 +21,8 @@
 namespace wireplane {
 
 struct Prefix {
-  Address address;         // host bits are zero
-  std::uint8_t length{};   // 0..32 or 0..128
+  Address address;        // host bits are zero
+  std::uint8_t length{};  // 0..32 or 0..128
   friend auto operator<=>(const Prefix&, const Prefix&) = default;
 };
 
@@ -34,7 +34,7 @@ struct AllowedIpChange {
 struct PeerChange {
   PublicKey public_key;
   bool remove = false;
-  bool update_only = false;  // nothing happens if the peer does not exist
+  bool update_only = false;                // nothing happens if the peer does not exist
   std::optional<SecretKey> preshared_key;  // all zero: none
   std::optional<Endpoint> endpoint;
   std::optional<std::uint16_t> persistent_keepalive_s;  // 0: off
@@ -44,7 +44,7 @@ struct PeerChange {
 };
 
 struct DeviceChange {
-  std::optional<SecretKey> private_key;  // all zero: none (the device falls silent)
+  std::optional<SecretKey> private_key;      // all zero: none (the device falls silent)
   std::optional<std::uint16_t> listen_port;  // 0: any free one
   std::optional<std::uint32_t> fwmark;       // 0: none
   bool replace_peers = false;

@@ -1,7 +1,7 @@
 // packet.h: a packet on its way through a worker, and the burst it travels in.
 //
-// A Packet is a view: pointer and length into a Buffer, and what has been found out so far. Whoever takes a packet out of
-// a burst passes it on or releases its buffer under a counted reason; nothing else ends a packet.
+// A Packet is a view: pointer and length into a Buffer, and what has been found out so far. Whoever takes a packet out
+// of a burst passes it on or releases its buffer under a counted reason; nothing else ends a packet.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -22,19 +22,19 @@ struct PeerState;
 enum class Origin : std::uint8_t { kOuter, kHost, kSelf };  // came from a peer, from the inner port, or we made it
 
 struct Packet {
-  Buffer* buffer{};       // one reference, owned
-  std::uint8_t* data{};   // first octet of what the current layer sees
+  Buffer* buffer{};      // one reference, owned
+  std::uint8_t* data{};  // first octet of what the current layer sees
   std::uint32_t length{};
   Origin origin{};
-  std::uint8_t tos{};      // outer DS field: as received, or to be sent
-  bool keepalive{};        // empty transport message
-  bool to_host{};          // leaves by the inner port
-  PeerState* from_peer{};  // whose session opened it; null for the host's
-  PeerState* peer{};       // whom it goes to
-  Session* session{};      // receiving: found by index. Sending: chosen by peer
-  std::uint64_t counter{}; // of the transport message
-  const Endpoint* to{};    // sending: the peer's endpoint, valid until the worker's next quiescent state
-  Endpoint from{};         // receiving: where the datagram came from and to
+  std::uint8_t tos{};       // outer DS field: as received, or to be sent
+  bool keepalive{};         // empty transport message
+  bool to_host{};           // leaves by the inner port
+  PeerState* from_peer{};   // whose session opened it; null for the host's
+  PeerState* peer{};        // whom it goes to
+  Session* session{};       // receiving: found by index. Sending: chosen by peer
+  std::uint64_t counter{};  // of the transport message
+  const Endpoint* to{};     // sending: the peer's endpoint, valid until the worker's next quiescent state
+  Endpoint from{};          // receiving: where the datagram came from and to
 
   [[nodiscard]] std::span<std::uint8_t> octets() const { return {data, length}; }
   [[nodiscard]] std::size_t headroom() const { return static_cast<std::size_t>(data - buffer->memory); }
@@ -52,10 +52,10 @@ struct alignas(kCacheLine) Counters {
   // The conservation law: outer_in + inner_in + made + refused == outer_out + inner_out + consumed + sum(drops) + held
   Tally outer_in, outer_in_octets, outer_out, outer_out_octets;  // datagrams, and octets of UDP payload
   Tally inner_in, inner_in_octets, inner_out, inner_out_octets;  // packets to and from the inner port
-  Tally made;         // packets of our own: keepalives, handshakes, ICMP errors, fragments
-  Tally refused;      // dropped inside a port's receive(), before they became a packet (each is in drops too)
-  Tally consumed;     // packets that ended as intended: keepalives heard, handshakes given to control, ICMP causes
-  Tally relayed;      // from peer to peer
+  Tally made;      // packets of our own: keepalives, handshakes, ICMP errors, fragments
+  Tally refused;   // dropped inside a port's receive(), before they became a packet (each is in drops too)
+  Tally consumed;  // packets that ended as intended: keepalives heard, handshakes given to control, ICMP causes
+  Tally relayed;   // from peer to peer
   Tally bursts, idle_steps, sleeps;
   void drop(Drop reason, std::uint64_t n = 1) { drops[static_cast<std::size_t>(reason)].add(n); }
 };
@@ -95,8 +95,9 @@ struct WorkerContext {
   }
 };
 
-constexpr std::size_t kReceiveBurst = 64;               // a port hands over at most this many at once
-constexpr std::size_t kBurst = 2 * kReceiveBurst + 64;  // outer's, and inner's joined to them, and what others handed over
+constexpr std::size_t kReceiveBurst = 64;  // a port hands over at most this many at once
+constexpr std::size_t kBurst =
+    2 * kReceiveBurst + 64;  // outer's, and inner's joined to them, and what others handed over
 
 class Burst {
  public:
@@ -107,11 +108,14 @@ class Burst {
   [[nodiscard]] Packet* begin() { return packets_.data(); }
   [[nodiscard]] Packet* end() { return packets_.data() + count_; }
 
-  Packet& add() {  // the caller has looked at room()
+  Packet& add() {  // an empty one, to fill in; the caller has looked at room()
     WG_DCHECK(count_ < kBurst);
-    return packets_[count_++];
+    return packets_[count_++] = Packet{};
   }
-  void add(const Packet& packet) { add() = packet; }
+  void add(const Packet& packet) {
+    WG_DCHECK(count_ < kBurst);
+    packets_[count_++] = packet;
+  }
   void clear() { count_ = 0; }  // the packets have gone elsewhere
 
   // Runs `stage` over all packets in order; keeps those for which it returns Drop::kNone, drops the others, counted.

@@ -4,8 +4,8 @@
 //   inner: bursts of IP packets.   receive() fills data, length.            send() writes data, length.
 //
 // Every packet that receive() appends has headroom >= 96 before `data` and tailroom >= 31 behind it, and is contiguous.
-// Nothing blocks. Wrappers (fault, pcap) wrap any port. A port counts what it drops and what passes in context.counters:
-// outer_in/outer_out or inner_in/inner_out are counted by the worker, drops by the port.
+// Nothing blocks. Wrappers (fault, pcap) wrap any port. A port counts what it drops and what passes in
+// context.counters: outer_in/outer_out or inner_in/inner_out are counted by the worker, drops by the port.
 #pragma once
 #include <memory>
 #include <string>
@@ -21,7 +21,8 @@ class Port {
   virtual ~Port() = default;
   // Appends at most min(kReceiveBurst, burst.room()) packets.
   virtual void receive(Burst& burst, WorkerContext& context) = 0;
-  // Takes every packet of the burst, which is empty afterwards; returns how many left. The others were dropped, counted.
+  // Takes every packet of the burst, which is empty afterwards; returns how many left. The others were dropped,
+  // counted.
   virtual std::size_t send(Burst& burst, WorkerContext& context) = 0;
   // File descriptors that become readable when receive() has something; none: the worker polls with short sleeps.
   virtual void wake_fds(std::vector<int>& fds) const { static_cast<void>(fds); }

@@ -3,8 +3,9 @@
 //   Buffer descriptor --> |<- kHeadroom ->|<------- data room ------->|<- kTailroom ->|
 //                         outer headers    the datagram                 padding, tag
 //
-// A burst holds Packet views into Buffers; one Buffer may carry many Packets (a super-packet), hence the count. The pool is
-// anonymous memory (MemoryPool here), or an rte_mempool with the descriptor in the mbuf's private area (drivers/ethdev).
+// A burst holds Packet views into Buffers; one Buffer may carry many Packets (a super-packet), hence the count. The
+// pool is anonymous memory (MemoryPool here), or an rte_mempool with the descriptor in the mbuf's private area
+// (drivers/ethdev).
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -21,10 +22,10 @@ constexpr std::size_t kTailroom = 48;   // padding 15 + tag 16, and room for a k
 class BufferPool;
 
 struct Buffer {
-  std::uint8_t* memory;   // size octets
-  BufferPool* pool;       // where it goes when the last reference is dropped
-  void* native;           // the driver's own descriptor (rte_mbuf), or null
-  std::uint32_t size;     // headroom, data room and tailroom
+  std::uint8_t* memory;  // size octets
+  BufferPool* pool;      // where it goes when the last reference is dropped
+  void* native;          // the driver's own descriptor (rte_mbuf), or null
+  std::uint32_t size;    // headroom, data room and tailroom
   std::atomic<std::uint32_t> references;
 };
 
@@ -73,7 +74,8 @@ class BufferCache {
     return held_ == 0 ? nullptr : buffers_[--held_];
   }
   void release(Buffer* buffer) {  // drops one reference
-    // B1 acq_rel: the last one to let go sees what every other holder wrote. One holder is the usual case: no lock prefix.
+    // B1 acq_rel: the last one to let go sees what every other holder wrote. One holder is the usual case: no lock
+    // prefix.
     if (buffer->references.load(std::memory_order_acquire) != 1 &&
         buffer->references.fetch_sub(1, std::memory_order_acq_rel) != 1)
       return;

@@ -5,11 +5,13 @@ namespace wireplane {
 std::string_view metric(Drop reason) {
   switch (reason) {
 #define X(name, text, why) \
-  case Drop::name: return text;
+  case Drop::name:         \
+    return text;
     WG_DROPS(X)
 #undef X
     case Drop::kNone:
-    case Drop::kCount: break;
+    case Drop::kCount:
+      break;
   }
   return "none";
 }
@@ -17,11 +19,13 @@ std::string_view metric(Drop reason) {
 std::string_view explanation(Drop reason) {
   switch (reason) {
 #define X(name, text, why) \
-  case Drop::name: return why;
+  case Drop::name:         \
+    return why;
     WG_DROPS(X)
 #undef X
     case Drop::kNone:
-    case Drop::kCount: break;
+    case Drop::kCount:
+      break;
   }
   return "not dropped";
 }

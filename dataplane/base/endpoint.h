@@ -33,9 +33,9 @@ struct Address {
 
 struct Endpoint {
   Address remote;
-  Address local;              // sticky source (P37); none: the host chooses
-  std::uint32_t interface{};  // ifindex the peer was heard on, and the scope of a link-local remote; 0: none
-  std::uint16_t port{};       // the remote's, host order
+  Address local;               // sticky source (P37); none: the host chooses
+  std::uint32_t interface {};  // ifindex the peer was heard on, and the scope of a link-local remote; 0: none
+  std::uint16_t port{};        // the remote's, host order
 
   [[nodiscard]] bool valid() const { return !remote.none() && port != 0; }
   friend bool operator==(const Endpoint&, const Endpoint&) = default;

@@ -1,7 +1,7 @@
 // fault.h: one-line faults, one a row of the protocol checklist, that prove that the row's test can fail.
 //
-// Built only with -DWIREPLANE_SEEDED_FAULTS=ON; then WG_FAULT=P12 in the environment switches row 12's fault on. In every
-// other build seeded_fault() is the constant false, and the compiler removes the branch.
+// Built only with -DWIREPLANE_SEEDED_FAULTS=ON; then WG_FAULT=P12 in the environment switches row 12's fault on. In
+// every other build seeded_fault() is the constant false, and the compiler removes the branch.
 #pragma once
 
 namespace wireplane {

@@ -1,8 +1,8 @@
 // ring.h: bounded queues between two threads, and between many.
 //
-// SpscRing: one producer, one consumer, a slot each; Lamport 1983, with each side keeping a copy of the other's index so
-// that the shared lines move only when the copy runs out. A full ring refuses: the caller counts it.
-// MpmcRing: Vyukov's bounded queue: every slot has a sequence number that says whose turn it is.
+// SpscRing: one producer, one consumer, a slot each; Lamport 1983, with each side keeping a copy of the other's index
+// so that the shared lines move only when the copy runs out. A full ring refuses: the caller counts it. MpmcRing:
+// Vyukov's bounded queue: every slot has a sequence number that says whose turn it is.
 #pragma once
 #include <atomic>
 #include <bit>
@@ -88,8 +88,9 @@ class MpmcRing {
     std::size_t at = tail_.load(std::memory_order_relaxed);
     for (;;) {
       Slot& slot = slots_[at & mask_];
-      const auto lead = static_cast<std::ptrdiff_t>(slot.turn.load(std::memory_order_acquire) - at);  // M2 pairs with M3
-      if (lead < 0) return false;  // full
+      const auto lead =
+          static_cast<std::ptrdiff_t>(slot.turn.load(std::memory_order_acquire) - at);  // M2 pairs with M3
+      if (lead < 0) return false;                                                       // full
       if (lead > 0) {
         at = tail_.load(std::memory_order_relaxed);
       } else if (tail_.compare_exchange_weak(at, at + 1, std::memory_order_relaxed)) {
@@ -104,7 +105,7 @@ class MpmcRing {
     for (;;) {
       Slot& slot = slots_[at & mask_];
       const auto lead = static_cast<std::ptrdiff_t>(slot.turn.load(std::memory_order_acquire) - (at + 1));  // M4
-      if (lead < 0) return false;  // empty
+      if (lead < 0) return false;                                                                           // empty
       if (lead > 0) {
         at = head_.load(std::memory_order_relaxed);
       } else if (head_.compare_exchange_weak(at, at + 1, std::memory_order_relaxed)) {

@@ -19,7 +19,9 @@ class SecretKey {
   static constexpr std::size_t kSize = 32;
 
   SecretKey() = default;  // all zero: "none" for a preshared key
-  explicit SecretKey(std::span<const std::uint8_t, kSize> octets) { std::copy(octets.begin(), octets.end(), octets_.begin()); }
+  explicit SecretKey(std::span<const std::uint8_t, kSize> octets) {
+    std::copy(octets.begin(), octets.end(), octets_.begin());
+  }
   SecretKey(SecretKey&& from) noexcept : octets_{from.octets_} { from.clear(); }
   SecretKey& operator=(SecretKey&& from) noexcept {
     if (this != &from) {
@@ -35,7 +37,9 @@ class SecretKey {
   // The one door; grep for it.
   [[nodiscard]] std::span<const std::uint8_t, kSize> expose() const { return octets_; }
   [[nodiscard]] std::span<std::uint8_t, kSize> fill() { return octets_; }  // for whoever derives the key in place
-  [[nodiscard]] SecretKey duplicate() const { return SecretKey{std::span<const std::uint8_t, kSize>{octets_}}; }  // said aloud
+  [[nodiscard]] SecretKey duplicate() const {
+    return SecretKey{std::span<const std::uint8_t, kSize>{octets_}};
+  }                                     // said aloud
   [[nodiscard]] bool is_zero() const {  // constant time: no early exit
     std::uint8_t all = 0;
     for (const std::uint8_t octet : octets_) all |= octet;

@@ -33,14 +33,14 @@ constexpr Duration kRekeyTimeoutJitterMax = 333ms;
 constexpr Duration kKeepaliveTimeout = 10s;
 constexpr Duration kCookieSecretMaxAge = 120s;
 constexpr Duration kCookieSecretLatency = 5s;
-constexpr Duration kInitiationSpacing = 20ms;                         // from one peer: 50 a second
-constexpr Duration kWipeAfterTime = 3 * kRejectAfterTime;             // keys of a silent peer
-constexpr Duration kIndexRestTime = 10s;                              // a freed receiver index is not drawn again at once
-constexpr unsigned kMaxHandshakeSends = 20;                           // kernel: MAX_TIMER_HANDSHAKES (18) + 2
-constexpr std::uint64_t kReplaySpan = 8128;                           // (128 - 1) words of 64
+constexpr Duration kInitiationSpacing = 20ms;              // from one peer: 50 a second
+constexpr Duration kWipeAfterTime = 3 * kRejectAfterTime;  // keys of a silent peer
+constexpr Duration kIndexRestTime = 10s;                   // a freed receiver index is not drawn again at once
+constexpr unsigned kMaxHandshakeSends = 20;                // kernel: MAX_TIMER_HANDSHAKES (18) + 2
+constexpr std::uint64_t kReplaySpan = 8128;                // (128 - 1) words of 64
 constexpr std::uint64_t kRekeyAfterMessages = 1ull << 60;
 constexpr std::uint64_t kRejectAfterMessages = UINT64_MAX - kReplaySpan - 1;
-constexpr unsigned kMaxStagedPackets = 128;                           // a peer
+constexpr unsigned kMaxStagedPackets = 128;  // a peer
 constexpr unsigned kMaxAllowedMtu = 65535;
 
 }  // namespace wireplane

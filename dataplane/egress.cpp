@@ -1,0 +1,330 @@
+// egress.cpp: from an inner packet to a datagram on its way. Read worker.cpp's step() first.
+#include <algorithm>
+
+#include "dataplane/base/bytes.h"
+#include "dataplane/base/fault.h"
+#include "dataplane/wire/ecn.h"
+#include "dataplane/wire/fragment.h"
+#include "dataplane/wire/inner_ip.h"
+#include "dataplane/worker.h"
+
+namespace wireplane {
+namespace {
+
+// P34: zeros to the next multiple of 16, but never beyond the MTU.
+std::uint32_t padding_of(std::uint32_t length, std::uint32_t mtu) {
+  if (seeded_fault(34)) return 0;
+  const std::uint32_t padded = (length + kPaddingMultiple - 1) / kPaddingMultiple * kPaddingMultiple;
+  return std::min(padded, std::max(mtu, length)) - length;
+}
+
+// Takes `wanted` numbers for a session, or as many as are left below Reject-After-Messages (P33). One locked
+// instruction, but near the limit, where no number may be taken too many. Returns the first; `wanted` becomes what was
+// granted.
+std::uint64_t take_numbers(Session& session, std::uint64_t& wanted) {
+  constexpr std::uint64_t kNear = kRejectAfterMessages - (std::uint64_t{1} << 32);
+  auto& counter = session.sent.counter;
+  std::uint64_t first = counter.load(std::memory_order_relaxed);
+  if (first < kNear) [[likely]]
+    return counter.fetch_add(wanted, std::memory_order_relaxed);
+  std::uint64_t granted;
+  do granted = first >= kRejectAfterMessages && !seeded_fault(33) ? 0 : std::min(wanted, kRejectAfterMessages - first);
+  while (!counter.compare_exchange_weak(first, first + granted, std::memory_order_relaxed));
+  wanted = granted;
+  return first;
+}
+
+}  // namespace
+
+// Of what peers sent, what the data plane does not forward itself goes to the host: its own addresses, what is for no
+// peer, and with Forward = none everything (its kernel and its firewall decide).
+void Worker::for_the_host(Burst& burst) {
+  if (burst.empty()) return;
+  burst.filter(context_, [this](Packet& packet) {
+    const std::uint8_t* ip = packet.data;
+    const Address destination = destination_of(ip);
+    const auto& ours = settings_->host_addresses;
+    packet.to_host = std::find(ours.begin(), ours.end(), destination) != ours.end();
+    if (!packet.to_host) {
+      const std::optional<PeerSlot> to = engine_.routes().lookup(destination);
+      if (to) packet.peer = &engine_.peer(*to);
+      packet.to_host = settings_->has_inner && (!to || settings_->forward == Forward::kNone);
+    }
+    if (!packet.to_host) return Drop::kNone;
+    if (inner_ == nullptr) return Drop::kNoInnerPort;
+    host_.add(packet);
+    packet.buffer = nullptr;
+    return Drop::kNone;
+  });
+  send_to_host();
+}
+
+void Worker::send_to_host() {
+  if (host_.empty()) return;
+  std::uint64_t octets = 0;
+  for (const Packet& packet : host_) octets += packet.length;
+  link_.counters.inner_out_octets.add(octets);
+  link_.counters.inner_out.add(inner_->send(host_, context_));
+}
+
+void Worker::route(Burst& burst) {
+  if (burst.empty()) return;
+  worked_ = true;
+  burst.filter(context_, [&](Packet& packet) {
+    return packet.from_peer != nullptr ? route_relayed(packet) : route_from_host(packet);
+  });
+  burst.filter(context_, [&](Packet& packet) {  // ICMP errors about the host's packets go back to it
+    if (!packet.to_host) return Drop::kNone;
+    host_.add(packet);
+    packet.buffer = nullptr;
+    return Drop::kNone;
+  });
+  send_to_host();
+}
+
+// From one peer to another, as a router does it (RFC 1812 §5.2, RFC 8200).
+Drop Worker::route_relayed(Packet& packet) {
+  std::uint8_t* ip = packet.data;
+  if (is_martian_source(ip)) return Drop::kMartian;
+  if (is_local_destination(ip)) return Drop::kMulticast;
+  if (packet.peer == nullptr) return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoRoute);
+  if (!may_forward(*packet.from_peer, *packet.peer))
+    return refuse_with_icmp(packet, IcmpError::kProhibited, Drop::kForwardingOff);
+  if (packet.peer == packet.from_peer) return Drop::kReflected;
+  if (ttl_of(ip) <= 1) return refuse_with_icmp(packet, IcmpError::kTimeExceeded, Drop::kTtlExpired);
+  packet.to = packet.peer->endpoint.load(std::memory_order_acquire);
+  if (packet.to == nullptr) return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoEndpoint);
+  if (packet.length > settings_->mtu) return shorten(packet);
+  WG_CHECK(decrement_ttl(ip));
+  link_.counters.relayed.add(1);
+  return Drop::kNone;
+}
+
+bool Worker::may_forward(const PeerState& from, const PeerState& to) const {
+  if (settings_->forward != Forward::kGroups) return settings_->forward == Forward::kAll;
+  const std::uint32_t group = from.group.load(std::memory_order_relaxed);
+  return group != 0 && group == to.group.load(std::memory_order_relaxed);
+}
+
+Drop Worker::route_from_host(Packet& packet) {
+  packet.origin = Origin::kHost;
+  link_.counters.inner_in.add(1);
+  link_.counters.inner_in_octets.add(packet.length);
+  const std::size_t length = inner_length(packet.data, packet.length);
+  if (length == 0) return Drop::kInnerMalformed;
+  packet.length = static_cast<std::uint32_t>(length);
+  const std::optional<PeerSlot> to = engine_.routes().lookup(destination_of(packet.data));
+  if (!to) return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoRoute);  // P38: ENOKEY
+  packet.peer = &engine_.peer(*to);
+  packet.to = packet.peer->endpoint.load(std::memory_order_acquire);
+  if (packet.to == nullptr)
+    return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoEndpoint);  // P38: EDESTADDRREQ
+  if (is_own_datagram(packet.data, packet.length, settings_->listen_port, *packet.to) && !seeded_fault(42))
+    return Drop::kLoop;
+  if (packet.length > settings_->mtu) return shorten(packet);
+  return Drop::kNone;
+}
+
+// Larger than the way out: an IPv4 packet without DF is cut, every other sender is told the MTU (RFC 1812 §4.2.2.7, RFC
+// 8200 §4.5).
+Drop Worker::shorten(Packet& packet) {
+  Fragmenter cut{packet.data, packet.length, settings_->mtu};
+  if (!cut.possible()) return refuse_with_icmp(packet, IcmpError::kTooBig, Drop::kTooBig);
+  if (packet.from_peer != nullptr) WG_CHECK(decrement_ttl(packet.data));
+  while (const std::size_t length = cut.next_length()) {
+    Packet piece;
+    if (fragments_.room() == 0 || !context_.make(piece, length)) return Drop::kTooBig;
+    cut.write_next(piece.data);
+    piece.peer = packet.peer;
+    piece.from_peer = packet.from_peer;
+    piece.to = packet.to;
+    fragments_.add(piece);
+  }
+  link_.counters.consumed.add(1);
+  context_.release(packet);
+  return Drop::kNone;
+}
+
+// Puts an ICMP error, if one may be sent, in the packet's place; the packet itself is dropped under `reason` either
+// way.
+Drop Worker::refuse_with_icmp(Packet& packet, IcmpError kind, Drop reason) {
+  const std::uint8_t* ip = packet.data;
+  const bool to_host = packet.from_peer == nullptr;
+  if (seeded_fault(38)) return reason;
+  if (!icmp_.allow(source_of(ip), now_)) return reason;
+  Packet error;
+  if (!context_.make(error)) return reason;
+  const Address& router = is_ipv4(ip) ? settings_->router_v4 : settings_->router_v6;
+  const std::size_t room = std::min<std::size_t>(engine_.pool().data_room(), settings_->mtu);
+  const std::size_t length = make_icmp_error(kind, packet.octets(), router, settings_->mtu, {error.data, room});
+  error.length = static_cast<std::uint32_t>(length);
+  error.to_host = to_host;
+  error.peer = packet.from_peer;
+  if (!to_host) error.to = packet.from_peer->endpoint.load(std::memory_order_acquire);
+  if (length == 0 || (!to_host && error.to == nullptr)) {  // nothing may be said, or to nobody
+    link_.counters.consumed.add(1);                        // what was made ends here
+    context_.release(error);
+    return reason;
+  }
+  context_.drop(packet, reason);
+  packet = error;
+  return Drop::kNone;
+}
+
+void Worker::choose_sessions(Burst& burst) {
+  const auto choose = [&](Packet& packet) {
+    packet.session = sending_session(*packet.peer);
+    if (packet.session == nullptr) {
+      staging_.add(packet, packet.peer->id, context_);
+      packet.buffer = nullptr;
+      return Drop::kNone;
+    }
+    if (staging_.waits_for(packet.peer->id)) flush_staged(*packet.peer);  // P39: in order, before later ones
+    return Drop::kNone;
+  };
+  burst.filter(context_, choose);
+  if (fragments_.empty()) return;
+  fragments_.filter(context_, choose);
+  transmit(fragments_);
+}
+
+// The session that sends for this peer, or null; asks for a handshake where there is none, or the key is due (wg §6.2,
+// P44, P45).
+Session* Worker::sending_session(PeerState& peer) {
+  const std::uint64_t word = peer.sending.load(std::memory_order_acquire);  // S2 pairs with S1
+  if (!SendingWord::has_session(word)) {
+    want_handshake(peer);
+    return nullptr;
+  }
+  Session& session = engine_.sessions().at(SendingWord::slot(word));
+  const Duration age = session.age(now_);
+  const std::uint64_t counter = session.sent.counter.load(std::memory_order_relaxed);
+  if ((age >= kRejectAfterTime && !seeded_fault(45)) || (counter >= kRejectAfterMessages && !seeded_fault(33))) {
+    want_handshake(peer);
+    return nullptr;
+  }
+  if (counter >= kRekeyAfterMessages || (age >= kRekeyAfterTime && (session.initiator || seeded_fault(44))))
+    want_handshake(peer);
+  return &session;
+}
+
+// What waited for a key, oldest first. If the key is gone again, the rest goes on waiting.
+void Worker::flush_staged(PeerState& peer) {
+  const Endpoint* to = peer.endpoint.load(std::memory_order_acquire);
+  for (bool more = true; more;) {
+    Session* session = to == nullptr ? nullptr : sending_session(peer);
+    if (session == nullptr) return;
+    Packet packet;
+    while (staged_.room() != 0 && (more = staging_.take(peer.id, packet))) {
+      packet.peer = &peer;
+      packet.from_peer = nullptr;
+      packet.session = session;
+      packet.to = to;
+      staged_.add(packet);
+    }
+    if (seeded_fault(39)) std::reverse(staged_.begin(), staged_.end());
+    transmit(staged_);
+  }
+}
+
+void Worker::send_keepalive(PeerState& peer) {
+  const Endpoint* to = peer.endpoint.load(std::memory_order_acquire);
+  if (to == nullptr) return;
+  Packet packet;
+  if (!context_.make(packet)) return;
+  packet.peer = &peer;
+  packet.to = to;
+  packet.keepalive = true;
+  packet.session = sending_session(peer);
+  if (packet.session == nullptr)
+    return staging_.add(packet, peer.id, context_);  // it opens the session that was asked for
+  staged_.add(packet);
+  transmit(staged_);
+}
+
+void Worker::transmit(Burst& burst) {
+  if (burst.empty()) return;
+  worked_ = true;
+  number(burst);
+  seal(burst);
+  send_out(burst);
+}
+
+// Numbers are drawn last, after every check: one locked instruction a session and burst. Within a session they follow
+// the packets' order (P41).
+void Worker::number(Burst& burst) {
+  group_at_.fill(0);
+  std::size_t groups = 0, i = 0;
+  for (Packet& packet : burst) {
+    std::size_t place = (packet.session->slot.raw() * 0x9e3779b1u) >> 23;  // 9 bits
+    while (group_at_[place] != 0 && groups_[group_at_[place] - 1u].session != packet.session)
+      place = (place + 1) % kGroupPlaces;
+    if (group_at_[place] == 0) {
+      groups_[groups] = {.session = packet.session, .first = 0, .granted = 0, .octets = 0, .count = 0, .data = false};
+      group_at_[place] = static_cast<std::uint16_t>(++groups);
+    }
+    Group& group = groups_[group_at_[place] - 1u];
+    packet.counter = group.count++;
+    group.octets += packet.length + padding_of(packet.length, settings_->mtu) + kDataOverhead;
+    group.data = group.data || !packet.keepalive;
+    group_of_packet_[i++] = static_cast<std::uint16_t>(group_at_[place] - 1u);
+  }
+  for (Group* group = groups_.data(); group != groups_.data() + groups; ++group) {
+    group->granted = group->count;
+    group->first = take_numbers(*group->session, group->granted);
+    group->session->sent.octets.fetch_add(group->octets, std::memory_order_relaxed);
+    note_sent(engine_.peer(group->session->peer.slot), group->data);
+  }
+  i = 0;
+  burst.filter(context_, [&](Packet& packet) {
+    const Group& group = groups_[group_of_packet_[i++]];
+    const bool within = packet.counter < group.granted;
+    packet.counter += group.first;
+    return within ? Drop::kNone : Drop::kExpired;
+  });
+}
+
+// What the timers of wg §6 want to know of sending; control reads it when one is due.
+void Worker::note_sent(PeerState& peer, bool data) {
+  auto& times = peer.send;
+  times.last_sent.store(ns(now_), std::memory_order_relaxed);
+  peer.receive.keepalive_owed_since.store(0, std::memory_order_relaxed);
+  if (!data) return;
+  times.last_data_sent.store(ns(now_), std::memory_order_relaxed);
+  if (times.unanswered_since.load(std::memory_order_relaxed) == 0)
+    times.unanswered_since.store(ns(now_), std::memory_order_relaxed);
+  arm_timers(peer);
+}
+
+void Worker::seal(Burst& burst) {
+  std::size_t jobs = 0;
+  for (Packet& packet : burst) {
+    const std::uint32_t padding = padding_of(packet.length, settings_->mtu);
+    packet.tos = packet.keepalive ? std::uint8_t{0} : outer_ds_for(packet.data);  // before it is ciphertext
+    std::uint8_t* header = packet.data - kDataHeaderSize;
+    store_le(header, static_cast<std::uint32_t>(MessageType::kData));
+    store_le(header + 4, packet.session->remote.raw());
+    store_le(header + 8, packet.counter);
+    seal_jobs_[jobs++] = {.key = packet.session->send_key,
+                          .counter = packet.counter,
+                          .head = nullptr,
+                          .head_length = 0,
+                          .body_length = packet.length,
+                          .body = packet.data,
+                          .destination = packet.data,
+                          .padding = padding};
+    packet.data = header;
+    packet.length += padding + static_cast<std::uint32_t>(kDataOverhead);
+    WG_DCHECK(packet.headroom() <= packet.buffer->size && packet.length <= packet.buffer->size - packet.headroom());
+  }
+  if (jobs != 0) engine_.aead().seal(seal_jobs_.data(), jobs);
+}
+
+void Worker::send_out(Burst& burst) {
+  std::uint64_t octets = 0;
+  for (const Packet& packet : burst) octets += packet.length;
+  link_.counters.outer_out_octets.add(octets);
+  link_.counters.outer_out.add(outer_.send(burst, context_));
+}
+
+}  // namespace wireplane

@@ -1,0 +1,203 @@
+// ingress.cpp: from the outer port to an inner packet that may be believed. Read worker.cpp's step() first.
+#include <algorithm>
+
+#include "dataplane/base/bytes.h"
+#include "dataplane/base/fault.h"
+#include "dataplane/wire/ecn.h"
+#include "dataplane/wire/inner_ip.h"
+#include "dataplane/worker.h"
+
+namespace wireplane {
+namespace {
+
+constexpr std::size_t kReceiverAt = 4, kCounterAt = 8;  // in a transport message
+
+// P1: all four octets count. P2: lengths are exact, a transport message has at least its header and tag.
+Drop check_length(std::uint32_t type, std::uint32_t length) {
+  const bool loose = seeded_fault(2);
+  switch (static_cast<MessageType>(type)) {
+    case MessageType::kInitiation:
+      return length == sizeof(InitiationMessage) || (loose && length > sizeof(InitiationMessage)) ? Drop::kNone
+                                                                                                  : Drop::kBadLength;
+    case MessageType::kResponse:
+      return length == sizeof(ResponseMessage) ? Drop::kNone : Drop::kBadLength;
+    case MessageType::kCookieReply:
+      return length == sizeof(CookieReplyMessage) ? Drop::kNone : Drop::kBadLength;
+    case MessageType::kData:
+      return length >= kDataOverhead ? Drop::kNone : Drop::kBadLength;
+  }
+  return Drop::kUnknownType;
+}
+
+// P33, P45: neither a session's age nor its numbers may pass the limit.
+bool expired(const Session& session, std::uint64_t counter, Instant now) {
+  if (session.age(now) >= kRejectAfterTime && !seeded_fault(45)) return true;
+  return counter >= kRejectAfterMessages && !seeded_fault(33);
+}
+
+}  // namespace
+
+void Worker::classify(Burst& burst) {
+  worked_ = worked_ || !burst.empty();
+  burst.filter(context_, [this](Packet& packet) {
+    if (packet.session != nullptr) return Drop::kNone;  // handed over: counted and classified by the worker it came to
+    link_.counters.outer_in.add(1);
+    link_.counters.outer_in_octets.add(packet.length);
+    if (packet.length < sizeof(std::uint32_t)) return Drop::kBadLength;
+    const auto type = seeded_fault(1) ? packet.data[0] : load_le<std::uint32_t>(packet.data);
+    if (const Drop drop = check_length(type, packet.length); drop != Drop::kNone) return drop;
+    if (static_cast<MessageType>(type) != MessageType::kData) return give_to_control(packet);
+    packet.counter = load_le<std::uint64_t>(packet.data + kCounterAt);
+    return Drop::kNone;
+  });
+}
+
+Drop Worker::give_to_control(Packet& packet) {
+  HandshakePacket* slot = link_.handshakes.reserve();
+  if (slot == nullptr) return Drop::kHandshakeQueueFull;
+  std::copy_n(packet.data, packet.length, slot->message.data());
+  slot->length = static_cast<std::uint16_t>(packet.length);
+  slot->from = packet.from;
+  link_.handshakes.commit();
+  engine_.control_doorbell().ring_if_asleep();
+  link_.counters.consumed.add(1);
+  context_.release(packet);
+  return Drop::kNone;
+}
+
+void Worker::find_sessions(Burst& burst) {
+  for (const Packet& packet : burst)
+    link_.sessions.prefetch(ReceiverIndex{load_le<std::uint32_t>(packet.data + kReceiverAt)});
+  burst.filter(context_, [&](Packet& packet) {
+    const ReceiverIndex index{load_le<std::uint32_t>(packet.data + kReceiverAt)};
+    if (const unsigned owner = engine_.owner(index); owner != number_) return hand_over(packet, owner);
+    const std::uint32_t found = link_.sessions.find(index);  // all 32 bits were compared
+    if (found == 0) return Drop::kUnknownIndex;
+    packet.session = &engine_.sessions().at(SessionSlot{found - 1});
+    return expired(*packet.session, packet.counter, now_) ? Drop::kExpired : Drop::kNone;
+  });
+}
+
+// Its session belongs to another worker: the window and the order of its packets are that one's business.
+Drop Worker::hand_over(Packet& packet, unsigned owner) {
+  packet.session = &engine_.sessions().at(SessionSlot{0});  // "classified": not null; the owner looks it up itself
+  if (!engine_.handover(number_, owner).push(packet)) return Drop::kHandoverFull;
+  engine_.link(owner).doorbell.ring_if_asleep();
+  packet.buffer = nullptr;  // it is the owner's now
+  return Drop::kNone;
+}
+
+void Worker::open(Burst& burst) {
+  std::size_t jobs = 0;
+  for (const Packet& packet : burst)
+    open_jobs_[jobs++] = {.key = packet.session->receive_key,
+                          .counter = packet.counter,
+                          .source = packet.data + kDataHeaderSize,
+                          .length = packet.length - static_cast<std::uint32_t>(kDataHeaderSize),
+                          .destination = packet.data + kDataHeaderSize,
+                          .authentic = false};
+  if (jobs == 0) return;
+  engine_.aead().open(open_jobs_.data(), jobs);
+  std::size_t job = 0;
+  burst.filter(context_, [&](Packet& packet) {
+    if (!open_jobs_[job++].authentic) {
+      if (seeded_fault(25)) confirm(*packet.session, engine_.peer(packet.session->peer.slot));
+      if (seeded_fault(32)) static_cast<void>(packet.session->received.window.accept(Counter{packet.counter}));
+      return Drop::kBadTag;
+    }
+    packet.data += kDataHeaderSize;
+    packet.length -= static_cast<std::uint32_t>(kDataOverhead);
+    return Drop::kNone;
+  });
+}
+
+void Worker::accept(Burst& burst) {
+  burst.filter(context_, [&](Packet& packet) { return accept_one(packet); });
+}
+
+// From here on the packet is authentic: its sender has the session's key.
+Drop Worker::accept_one(Packet& packet) {
+  Session& session = *packet.session;
+  PeerState& peer = engine_.peer(session.peer.slot);
+  if (!session.received.window.accept(Counter{packet.counter})) return Drop::kReplayed;
+  session.received.octets.store(session.received.octets.load(std::memory_order_relaxed) + packet.length + kDataOverhead,
+                                std::memory_order_relaxed);
+  if (!session.received.confirmed) confirm(session, peer);
+  follow(session, peer, packet);
+  heard(session, peer, packet.length != 0);
+  packet.from_peer = &peer;
+  if (packet.length == 0) {  // a keepalive has said all it has to say
+    link_.counters.consumed.add(1);
+    context_.release(packet);
+    return Drop::kNone;
+  }
+  return admit(packet);
+}
+
+// spec: wg §5.4.5: the responder may send with a key once it has received with it (P24, P25). Control then rotates its
+// keypairs.
+void Worker::confirm(Session& session, PeerState& peer) {
+  if (!session.initiator) {
+    // The word first: what waits for the key may leave as soon as control hears of it.
+    peer.offer_sending(session.serial, session.slot);
+    post(link_.urgent,
+         {.kind = Event::Kind::kConfirmed,
+          .peer = session.peer,
+          .serial = session.serial,
+          .counter = {},
+          .endpoint = {}},
+         session.received.confirmed);
+  } else {
+    session.received.confirmed = true;
+  }
+}
+
+// P37: the endpoint moves with authenticated packets only. Control decides by {serial, counter} which move is the
+// latest.
+void Worker::follow(Session& session, PeerState& peer, const Packet& packet) {
+  const Endpoint* known = peer.endpoint.load(std::memory_order_acquire);
+  if (known != nullptr && packet.from == *known) return;
+  if (packet.from == session.received.posted) return;  // said already
+  bool posted;
+  post(link_.urgent,
+       {.kind = Event::Kind::kRoamed,
+        .peer = session.peer,
+        .serial = session.serial,
+        .counter = packet.counter,
+        .endpoint = packet.from},
+       posted);
+  if (posted) session.received.posted = packet.from;
+}
+
+// What the timers of wg §6 want to know of reception; control reads it when one is due.
+void Worker::heard(Session& session, PeerState& peer, bool data) {
+  auto& times = peer.receive;
+  times.last_received.store(ns(now_), std::memory_order_relaxed);
+  peer.send.unanswered_since.store(0, std::memory_order_relaxed);
+  if (data) {
+    times.last_data_received.store(ns(now_), std::memory_order_relaxed);
+    if (times.keepalive_owed_since.load(std::memory_order_relaxed) == 0)
+      times.keepalive_owed_since.store(ns(now_), std::memory_order_relaxed);
+    arm_timers(peer);
+  }
+  // P44: an initiator whose key is about to end while it only receives asks for a new one, once.
+  if (session.initiator && session.age(now_) >= kRejectAfterTime - kKeepaliveTimeout - kRekeyTimeout &&
+      !session.rekey_asked_late.load(std::memory_order_relaxed)) {
+    session.rekey_asked_late.store(true, std::memory_order_relaxed);
+    want_handshake(peer);
+  }
+}
+
+// P35: a whole IP packet and nothing else. P36: its source must be this peer's, by longest prefix over the whole
+// device.
+Drop Worker::admit(Packet& packet) {
+  const std::size_t length = inner_length(packet.data, packet.length);
+  if (length == 0) return Drop::kInnerMalformed;
+  packet.length = static_cast<std::uint32_t>(length);
+  if (const Drop drop = ecn_decapsulate(packet.data, packet.tos); drop != Drop::kNone) return drop;
+  const std::optional<PeerSlot> allowed = engine_.routes().lookup(source_of(packet.data));
+  if ((!allowed || *allowed != packet.from_peer->id.slot) && !seeded_fault(36)) return Drop::kSourceNotAllowed;
+  return Drop::kNone;
+}
+
+}  // namespace wireplane

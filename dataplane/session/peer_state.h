@@ -1,0 +1,65 @@
+// peer_state.h: a peer as workers see it. Control owns the slot; a (slot, generation) pair never comes back.
+//
+//   line 0  written by control, read by every worker once a burst and peer
+//   line 1  what timers need to know of sending:   written by whoever sends
+//   line 2  what timers need to know of receiving: written by whoever receives
+//
+// Timestamps are ns of the engine's clock, 0 for never. They are relaxed: a timer that reads a stale one is late by a
+// burst.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+#include "dataplane/base/endpoint.h"
+#include "dataplane/base/ring.h"
+#include "dataplane/base/time.h"
+#include "dataplane/base/types.h"
+
+namespace wireplane {
+
+// {serial, slot + 1}: which session sends for a peer. The greater serial is the newer keypair, so that a late
+// confirmation never takes the word back (compare-and-swap to the maximum).
+struct SendingWord {
+  static std::uint64_t pack(Serial serial, SessionSlot slot) {
+    return (std::uint64_t{serial.raw()} << 32) | (std::uint64_t{slot.raw()} + 1);
+  }
+  static bool has_session(std::uint64_t word) { return static_cast<std::uint32_t>(word) != 0; }
+  static Serial serial(std::uint64_t word) { return Serial{static_cast<std::uint32_t>(word >> 32)}; }
+  static SessionSlot slot(std::uint64_t word) { return SessionSlot{static_cast<std::uint32_t>(word) - 1}; }
+};
+
+struct alignas(kCacheLine) PeerState {
+  std::atomic<std::uint64_t> sending{0};           // SendingWord; 0: no key
+  std::atomic<const Endpoint*> endpoint{nullptr};  // immutable once published; freed after a grace period
+  PeerId id;
+  std::atomic<std::uint32_t> group{0};        // Forward = groups
+  std::atomic<bool> handshake_wanted{false};  // a worker asks once; control clears it when it has heard
+  std::atomic<bool> timers_armed{false};      // idle to active is one event; control clears it
+  std::atomic<std::uint32_t> live{0};         // 0: the slot is free
+
+  struct alignas(kCacheLine) {
+    std::atomic<std::int64_t> last_sent{0};         // anything authenticated
+    std::atomic<std::int64_t> last_data_sent{0};    // not a keepalive
+    std::atomic<std::int64_t> unanswered_since{0};  // first data sent since anything was received
+  } send;
+  struct alignas(kCacheLine) {
+    std::atomic<std::int64_t> last_received{0};         // anything authenticated
+    std::atomic<std::int64_t> last_data_received{0};    // not a keepalive
+    std::atomic<std::int64_t> keepalive_owed_since{0};  // first data received since anything was sent
+  } receive;
+
+  // Makes {serial, slot} the sending session unless a newer one is. S1 acq_rel pairs with S2: whoever loads the word
+  // sees the session's keys behind it.
+  bool offer_sending(Serial serial, SessionSlot slot) {
+    const std::uint64_t offered = SendingWord::pack(serial, slot);
+    std::uint64_t now = sending.load(std::memory_order_relaxed);
+    while (offered > now)
+      if (sending.compare_exchange_weak(now, offered, std::memory_order_acq_rel, std::memory_order_relaxed))
+        return true;
+    return false;
+  }
+};
+
+inline std::int64_t ns(Instant instant) { return instant.time_since_epoch().count(); }
+
+}  // namespace wireplane

@@ -1,0 +1,45 @@
+#include "dataplane/session/session.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <new>
+#include <type_traits>
+
+#include "dataplane/base/check.h"
+
+namespace wireplane {
+
+static_assert(std::is_standard_layout_v<Session>,
+              "the arena is read by a successor process: plain octets, no pointers");
+static_assert(offsetof(Session, sent) % kCacheLine == 0 && offsetof(Session, received) % kCacheLine == 0);
+
+SessionArena::SessionArena(std::size_t slots) : slots_{slots}, mapped_{slots * sizeof(Session)} {
+  // A memfd, so that its pages can be handed over by descriptor; sealed against nothing yet, closed on exec.
+  memfd_ = ::memfd_create("wireplane-sessions", MFD_CLOEXEC);
+  void* memory = MAP_FAILED;
+  if (memfd_ >= 0 && ::ftruncate(memfd_, static_cast<off_t>(mapped_)) == 0)
+    memory = ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd_, 0);
+  if (memory == MAP_FAILED) {
+    if (memfd_ >= 0) ::close(memfd_);
+    throw std::bad_alloc{};
+  }
+  ::madvise(memory, mapped_, MADV_DONTDUMP);
+  ::madvise(memory, mapped_, MADV_DONTFORK);  // a child never holds keys
+  locked_ = ::mlock2(memory, mapped_, MLOCK_ONFAULT) == 0;
+  sessions_ = static_cast<Session*>(memory);
+}
+
+SessionArena::~SessionArena() {
+  // Slots are wiped one by one when they retire; what is still live now goes with the pages, zeroed by punching.
+  ::madvise(sessions_, mapped_, MADV_REMOVE);
+  ::munmap(sessions_, mapped_);
+  ::close(memfd_);
+}
+
+void SessionArena::wipe_slot(SessionSlot slot) const {
+  WG_CHECK(slot.raw() < slots_);
+  wipe(&sessions_[slot.raw()], sizeof(Session));
+}
+
+}  // namespace wireplane

@@ -1,0 +1,120 @@
+// worker.h: one worker: its ports' queues, and the sessions whose receive side it owns.
+//
+// Nothing here blocks, allocates, takes a lock, or writes memory another core reads, except counters, posted events,
+// timestamps and its grace-period word. The daemon calls step() in a loop on a pinned thread; a test calls it with any
+// clock it likes.
+//
+//   worker.cpp    the loop, orders from control, what other workers hand over, sleeping
+//   ingress.cpp   classify, find_sessions, open, accept
+//   egress.cpp    for_the_host, route, choose_sessions, number, seal, and the packets we make ourselves
+#pragma once
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "dataplane/engine.h"
+#include "dataplane/port.h"
+#include "dataplane/staging.h"
+#include "dataplane/wire/icmp.h"
+
+namespace wireplane {
+
+enum class Work : bool { kIdle = false, kDone = true };
+
+class Worker {
+ public:
+  // `number` < engine.workers(). `inner` may be null. Ports and engine outlive the worker.
+  Worker(Engine& engine, unsigned number, Port& outer, Port* inner);
+  ~Worker();  // packets that still wait are dropped, counted
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // One turn: a burst from each side and through. kIdle: nothing was there; the caller may let the core sleep.
+  Work step(Instant now);
+
+  // Before a thread sleeps in poll() on wake_fds() and its doorbell: false if there is work after all. After it:
+  // sleep_end().
+  [[nodiscard]] bool sleep_begin();
+  void sleep_end() { link_.doorbell.sleep_end(); }
+  void wake_fds(std::vector<int>& fds) const;
+
+  [[nodiscard]] const Counters& counters() const { return link_.counters; }
+  [[nodiscard]] std::size_t held() const { return staging_.size(); }  // packets inside between steps (conservation)
+
+ private:
+  // worker.cpp
+  void take_orders();
+  void obey(const Order& order);
+  void take_handed_over();
+  void post(SpscRing<Event>& ring, const Event& event, bool& posted);
+  void want_handshake(PeerState& peer);
+  void arm_timers(PeerState& peer);
+
+  // ingress.cpp, in the order of the packet's way
+  void classify(Burst& burst);
+  Drop give_to_control(Packet& packet);
+  void find_sessions(Burst& burst);
+  Drop hand_over(Packet& packet, unsigned owner);
+  void open(Burst& burst);
+  void accept(Burst& burst);
+  Drop accept_one(Packet& packet);
+  void confirm(Session& session, PeerState& peer);
+  void follow(Session& session, PeerState& peer, const Packet& packet);
+  void heard(Session& session, PeerState& peer, bool data);
+  Drop admit(Packet& packet);
+
+  // egress.cpp
+  void for_the_host(Burst& burst);
+  void send_to_host();
+  void route(Burst& burst);
+  Drop route_relayed(Packet& packet);
+  Drop route_from_host(Packet& packet);
+  Drop refuse_with_icmp(Packet& packet, IcmpError kind, Drop reason);
+  Drop shorten(Packet& packet);
+  [[nodiscard]] bool may_forward(const PeerState& from, const PeerState& to) const;
+  void choose_sessions(Burst& burst);
+  Session* sending_session(PeerState& peer);
+  void flush_staged(PeerState& peer);
+  void send_keepalive(PeerState& peer);
+  void number(Burst& burst);
+  void note_sent(PeerState& peer, bool data);
+  void seal(Burst& burst);
+  void transmit(Burst& burst);  // number, seal, send
+  void send_out(Burst& burst);
+
+  Engine& engine_;
+  const unsigned number_;
+  WorkerLink& link_;
+  BufferCache buffers_;
+  WorkerContext context_;
+  Port& outer_;
+  Port* inner_;
+  const Settings* settings_ = nullptr;  // of this step
+  Instant now_{};                       // of this step
+  Staging staging_;
+  IcmpLimiter icmp_;
+  bool worked_ = false;  // in this step
+
+  Burst burst_;      // what came in this step
+  Burst host_;       // of it, what leaves by the inner port
+  Burst staged_;     // what had waited for a key, on its way out
+  Burst fragments_;  // of packets that were cut to the MTU
+
+  // One call of the AEAD: a job a packet. One group a session: its packets' numbers are taken at once.
+  struct Group {
+    Session* session;
+    std::uint64_t first;    // number of its first packet
+    std::uint64_t granted;  // how many numbers it got
+    std::uint64_t octets;
+    std::uint16_t count;
+    bool data;
+  };
+  static constexpr std::size_t kGroupPlaces = 512;  // more than twice kBurst
+  std::array<OpenJob, kBurst> open_jobs_;
+  std::array<SealJob, kBurst> seal_jobs_;
+  std::array<Group, kBurst> groups_;
+  std::array<std::uint16_t, kGroupPlaces> group_at_;  // hash of session slot -> group + 1
+  std::array<std::uint16_t, kBurst> group_of_packet_;
+};
+
+}  // namespace wireplane
