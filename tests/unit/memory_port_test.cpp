@@ -2,49 +2,24 @@
 
 #include <gtest/gtest.h>
 
-#include <numeric>
 #include <thread>
+
+#include "tests/support/test_worker.h"
 
 namespace wireplane {
 namespace {
 
-struct Worker {  // one engine's end: pool, cache, counters
-  explicit Worker(std::size_t buffers = 512, std::size_t data_room = 2048) : pool{buffers, data_room} {}
-  MemoryPool pool;
-  BufferCache cache{pool};
-  Counters counters;
-  WorkerContext context{cache, counters};
-  Burst burst;
-
-  void queue(std::span<const std::uint8_t> octets, const Endpoint* to, std::uint8_t tos = 0) {
-    Packet packet;
-    ASSERT_TRUE(context.make(packet, octets.size()));
-    std::copy(octets.begin(), octets.end(), packet.data);
-    packet.to = to;
-    packet.tos = tos;
-    burst.add(packet);
-  }
-  std::uint64_t drops(Drop reason) { return counters.drops[static_cast<std::size_t>(reason)].get(); }
-};
-
-Address v4(std::uint8_t last) { return Address::v4(std::array<std::uint8_t, 4>{10, 0, 0, last}.data()); }
-
-Endpoint endpoint(const Address& address, std::uint16_t port) {
-  Endpoint e;
-  e.remote = address;
-  e.port = port;
-  return e;
-}
+Address v4(std::uint8_t last) { return ipv4(10, 0, 0, last); }
 
 // Goal: what one end sends arrives at the other, with its source, its DS field, and the address it was sent to.
 // Method: one datagram between two engines with pools of their own.
 TEST(MemoryPort, DeliversWithSourceAndDsFieldFromPoolToPool) {
   MemoryNetwork network;
   auto a = network.attach({v4(1)}, 1000), b = network.attach({v4(2)}, 2000);
-  Worker wa, wb;
-  const Endpoint to_b = endpoint(v4(2), 2000);
+  TestWorker wa, wb;
+  const Endpoint to_b = endpoint_of(v4(2), 2000);
   const std::vector<std::uint8_t> octets{1, 2, 3, 4, 5};
-  wa.queue(octets, &to_b, 0x88);
+  wa.put(octets, &to_b, 0x88);
   EXPECT_EQ(a->queue(0).send(wa.burst, wa.context), 1u);
   EXPECT_TRUE(wa.burst.empty());
   b->queue(0).receive(wb.burst, wb.context);
@@ -65,13 +40,13 @@ TEST(MemoryPort, DeliversWithSourceAndDsFieldFromPoolToPool) {
 TEST(MemoryPort, CountsWhatItCannotDeliver) {
   MemoryNetwork network{4};
   auto a = network.attach({v4(1)}), b = network.attach({v4(2)});
-  Worker wa, wb{64, 100};
-  const Endpoint nobody = endpoint(v4(9), 1), to_b = endpoint(v4(2), b->listen_port());
-  const Endpoint other_family = endpoint(Address::v6(std::array<std::uint8_t, 16>{0xfe, 0x80}.data()), 1);
+  TestWorker wa, wb{64, 100};
+  const Endpoint nobody = endpoint_of(v4(9), 1), to_b = endpoint_of(v4(2), b->listen_port());
+  const Endpoint other_family = endpoint_of(Address::v6(std::array<std::uint8_t, 16>{0xfe, 0x80}.data()), 1);
   const std::vector<std::uint8_t> small(50), large(101);
-  wa.queue(small, &nobody);
-  wa.queue(small, &other_family);
-  for (int i = 0; i < 5; ++i) wa.queue(i == 0 ? large : small, &to_b);
+  wa.put(small, &nobody);
+  wa.put(small, &other_family);
+  for (int i = 0; i < 5; ++i) wa.put(i == 0 ? large : small, &to_b);
   EXPECT_EQ(a->queue(0).send(wa.burst, wa.context), 4u);
   EXPECT_EQ(wa.drops(Drop::kOuterUnreachable), 2u);
   EXPECT_EQ(wa.drops(Drop::kOuterSend), 1u);
@@ -87,7 +62,7 @@ TEST(MemoryPort, CountsWhatItCannotDeliver) {
 TEST(MemoryPort, FollowsItsAddressesAndPort) {
   MemoryNetwork network;
   auto a = network.attach({v4(1), v4(3)}, 1000), b = network.attach({v4(2)}, 2000);
-  Endpoint to = endpoint(v4(2), 2000);
+  Endpoint to = endpoint_of(v4(2), 2000);
   to.local = v4(3);
   EXPECT_EQ(a->source_for(to).remote, v4(3));
   ASSERT_TRUE(a->set_addresses({v4(7)}));
@@ -104,11 +79,11 @@ TEST(MemoryPort, FollowsItsAddressesAndPort) {
 TEST(MemoryPort, SteersDataByReceiverIndex) {
   MemoryNetwork network;
   auto a = network.attach({v4(1)}), b = network.attach({v4(2)}, 2000, 3);
-  Worker wa, wb;
-  const Endpoint to_b = endpoint(v4(2), 2000);
+  TestWorker wa, wb;
+  const Endpoint to_b = endpoint_of(v4(2), 2000);
   for (std::uint8_t i = 0; i < 64; ++i) {
     const std::vector<std::uint8_t> data{4, 0, 0, 0, i, 1, 2, 3, 0};
-    wa.queue(data, &to_b);
+    wa.put(data, &to_b);
   }
   EXPECT_EQ(a->queue(0).send(wa.burst, wa.context), 64u);
   for (unsigned worker = 0; worker < 3; ++worker) {
@@ -125,7 +100,7 @@ TEST(MemoryPort, SteersDataByReceiverIndex) {
 // Goal: an application can be the host. Method: push and pop around a worker that reflects.
 TEST(MemoryPort, InnerEndReflectsPackets) {
   MemoryInnerDevice inner{1, 4};
-  Worker w;
+  TestWorker w;
   const std::vector<std::uint8_t> packet{0x45, 1, 2, 3};
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(inner.push(packet));
   EXPECT_FALSE(inner.push(packet));
@@ -143,7 +118,7 @@ TEST(MemoryPort, InnerEndReflectsPackets) {
 // Goal: an empty pool delays, and loses nothing. Method: a pool of one bulk, all of it taken; then given back.
 TEST(MemoryPort, AnEmptyPoolLeavesPacketsInTheQueue) {
   MemoryInnerDevice inner;
-  Worker w{2};
+  TestWorker w{2};
   const std::vector<std::uint8_t> packet{0x45};
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(inner.push(packet));
   inner.queue(0).receive(w.burst, w.context);
@@ -160,10 +135,10 @@ TEST(MemoryPort, CarriesBetweenTwoThreadsInOrder) {
   constexpr std::uint32_t kCount = 20'000;
   MemoryNetwork network;
   auto a = network.attach({v4(1)}), b = network.attach({v4(2)}, 2000);
-  const Endpoint to_b = endpoint(v4(2), 2000);
+  const Endpoint to_b = endpoint_of(v4(2), 2000);
   std::atomic<std::uint32_t> got{0};  // paces the sender, so that the bounded queue never overflows
   std::thread receiver{[&] {
-    Worker w;
+    TestWorker w;
     while (got.load() < kCount) {
       b->queue(0).receive(w.burst, w.context);
       for (Packet& packet : w.burst) {
@@ -177,7 +152,7 @@ TEST(MemoryPort, CarriesBetweenTwoThreadsInOrder) {
       w.burst.clear();
     }
   }};
-  Worker w;
+  TestWorker w;
   for (std::uint32_t i = 0; i < kCount;) {
     if (i - got.load() > 128) {
       std::this_thread::yield();
@@ -187,7 +162,7 @@ TEST(MemoryPort, CarriesBetweenTwoThreadsInOrder) {
     for (; i < end; ++i) {
       std::array<std::uint8_t, 4> octets;
       std::memcpy(octets.data(), &i, sizeof i);
-      w.queue(octets, &to_b);
+      w.put(octets, &to_b);
     }
     EXPECT_GT(a->queue(0).send(w.burst, w.context), 0u);
   }

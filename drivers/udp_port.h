@@ -1,0 +1,59 @@
+// udp_port.h: the kernel's UDP sockets as an outer port.
+//
+//   worker 0   socket v4 \            / socket v6
+//   worker 1   socket v4  } one port {  socket v6      SO_REUSEPORT groups, one a family; a classic BPF program sends
+//   worker 2   socket v4 /            \ socket v6      what carries a receiver index to that index's owner
+//
+// The first socket of a family binds without SO_REUSEPORT and turns it on afterwards: a second engine on the same port
+// is refused, as it would be by the kernel's WireGuard, instead of taking half of our datagrams. Replies leave from the
+// address the peer reached us at (P37); a source that is gone is forgotten for that datagram. Outer packets may be
+// fragmented (no DF), as the kernel's WireGuard allows. Cost: one recvmmsg a family and 64 datagrams, one sendmmsg
+// likewise; nothing is allocated after open().
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dataplane/port.h"
+#include "drivers/steering.h"
+
+namespace wireplane {
+
+struct UdpOptions {
+  unsigned workers = 1;           // at most kSteeringBuckets
+  std::uint16_t listen_port = 0;  // 0: any that is free in both families
+  std::uint32_t fwmark = 0;       // SO_MARK; 0: none
+  bool ipv4 = true, ipv6 = true;  // a family that the host does not have is left out, unless it is the only one
+  int receive_buffer_octets = 16 << 20, send_buffer_octets = 16 << 20;  // a burst must survive our absence of a few ms
+};
+
+class UdpPort;
+
+// The engine's buffer pool must outlive it: ports keep buffers ready for the next datagrams.
+class UdpDevice final : public OuterDevice {
+ public:
+  [[nodiscard]] static Result<std::unique_ptr<UdpDevice>> open(const UdpOptions& options);
+  ~UdpDevice() override;
+
+  [[nodiscard]] unsigned queues() const override { return static_cast<unsigned>(ports_.size()); }
+  [[nodiscard]] Port& queue(unsigned worker) override;
+  [[nodiscard]] std::string describe() const override;
+  // The new sockets take the old ones' descriptor numbers: a worker in the middle of a call is not disturbed. Whoever
+  // keeps an epoll set over wake_fds() must build it anew.
+  Status set_listen_port(std::uint16_t port) override;
+  [[nodiscard]] std::uint16_t listen_port() const override { return port_; }
+  Status set_fwmark(std::uint32_t mark) override;
+  [[nodiscard]] std::uint32_t fwmark() const { return options_.fwmark; }
+
+ private:
+  struct Sockets;  // of all workers and families, bound to one port
+  explicit UdpDevice(const UdpOptions& options);
+  static Result<Sockets> bind_all(const UdpOptions& options, std::uint16_t port);
+  static Result<Sockets> bind_any(const UdpOptions& options);
+
+  UdpOptions options_;
+  std::uint16_t port_ = 0;
+  std::vector<std::unique_ptr<UdpPort>> ports_;
+};
+
+}  // namespace wireplane

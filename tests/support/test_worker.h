@@ -1,0 +1,78 @@
+// test_worker.h: what a port needs of a worker, without one: pool, cache, counters, and a burst.
+#pragma once
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <string_view>
+#include <thread>
+
+#include "dataplane/port.h"
+
+namespace wireplane {
+
+struct TestWorker {
+  explicit TestWorker(std::size_t buffers = 1024, std::size_t data_room = 2048) : pool{buffers, data_room} {}
+  ~TestWorker() { clear(); }
+
+  MemoryPool pool;
+  BufferCache cache{pool};
+  Counters counters;
+  WorkerContext context{cache, counters};
+  Burst burst;
+
+  void put(std::span<const std::uint8_t> octets, const Endpoint* to = nullptr, std::uint8_t tos = 0) {
+    Packet packet;
+    ASSERT_TRUE(context.make(packet, octets.size()));
+    std::copy(octets.begin(), octets.end(), packet.data);
+    packet.to = to;
+    packet.tos = tos;
+    burst.add(packet);
+  }
+  void put(std::string_view text, const Endpoint* to = nullptr, std::uint8_t tos = 0) {
+    put({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()}, to, tos);
+  }
+  // Polls until `count` packets are in the burst, or two seconds have passed.
+  std::size_t receive(Port& port, std::size_t count = 1) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{2};
+    for (;;) {
+      port.receive(burst, context);
+      if (burst.size() >= count || std::chrono::steady_clock::now() > end) return burst.size();
+      std::this_thread::sleep_for(std::chrono::microseconds{200});
+    }
+  }
+  [[nodiscard]] std::string_view text(std::size_t i) {
+    return {reinterpret_cast<const char*>(burst[i].data), burst[i].length};
+  }
+  void clear() {
+    for (Packet& packet : burst) context.release(packet);
+    burst.clear();
+  }
+  [[nodiscard]] std::uint64_t drops(Drop reason) const {
+    return counters.drops[static_cast<std::size_t>(reason)].get();
+  }
+  [[nodiscard]] std::uint64_t all_drops() const {
+    std::uint64_t sum = 0;
+    for (const Tally& tally : counters.drops) sum += tally.get();
+    return sum;
+  }
+};
+
+inline Endpoint endpoint_of(const Address& address, std::uint16_t port) {
+  Endpoint e;
+  e.remote = address;
+  e.port = port;
+  return e;
+}
+inline Address ipv4(std::uint8_t a, std::uint8_t b, std::uint8_t c, std::uint8_t d) {
+  const std::uint8_t octets[4] = {a, b, c, d};
+  return Address::v4(octets);
+}
+inline Address ipv6(std::initializer_list<std::uint8_t> head, std::uint8_t last) {
+  std::uint8_t octets[16] = {};
+  std::copy(head.begin(), head.end(), octets);
+  octets[15] = last;
+  return Address::v6(octets);
+}
+
+}  // namespace wireplane
