@@ -244,7 +244,7 @@ void add_all(const AeadKernels& kernels) {
 }
 
 const int registered = [] {
-  static const AeadKernels* const all[] = {&kAeadIpsecMb, &kIpsecMbJob, &kOpenssl, &kAeadPortable};
+  static const AeadKernels* const all[] = {&kAeadAvx512, &kAeadIpsecMb, &kIpsecMbJob, &kOpenssl, &kAeadPortable};
   for (const AeadKernels* kernels : all) add_all(*kernels);
   return 0;
 }();

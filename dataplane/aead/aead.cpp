@@ -11,6 +11,7 @@ namespace wireplane {
 namespace {
 
 constexpr const AeadKernels* kBestFirst[] = {
+    &kAeadAvx512,
     &kAeadIpsecMb,
     &kAeadPortable,
 };

@@ -1,0 +1,933 @@
+// avx512.cpp: ChaCha20-Poly1305 for bursts, on AVX-512 F, VL, BW, DQ and IFMA.
+//
+// Libraries compute a packet at a time: of the 16 lanes of a 512-bit register a 64-octet packet fills two, and Poly1305
+// is one long chain. Here a *group* of up to 32 packets is computed together, whatever their keys and lengths.
+//
+//   burst -> groups (sorted by length) -> 1 one-time keys   ChaCha20 block 0 of every packet
+//                                         2 cipher          all other blocks of all packets, 16 at a time
+//                                         3 tags            Poly1305: eight packets at once, or pairs of long ones
+//   seal does 1 2 3, open does 1 3, compares, and 2 for the packets that verified. No other plaintext is ever written.
+//
+// ChaCha20 (RFC 8439 §2.3). A *lane* is one block: any (packet, block number). Sixteen lanes fill sixteen registers,
+// one a state word; the group's keys lie transposed in memory, and a permute by the lanes' packet numbers brings them
+// together:
+//
+//              lane 0   1   2   3        15                       Mixed lengths and sessions cost nothing: lanes are
+//              taken
+//    word  4   k0(p0) k0(p0) k0(p1) .. k0(p7)   <- permute        from one list, packet by packet, and only the last
+//    pass word 12     1      2      1    ..   9      <- block          of a group may have idle lanes. After 20 rounds
+//    a 16x16 word 14   n(p0)  n(p0)  n(p1)  .. n(p7)    <- permute        transpose makes a lane's 64 octets a register
+//    again.
+//
+//   Up to 4 (or 8) lanes are computed the other way round, four blocks in the four rows of a state: half the latency.
+//
+// Poly1305 (RFC 8439 §2.5). h and r are three limbs of 44, 44 and 42 bits, h = h0 + 2^44 h1 + 2^88 h2; vpmadd52
+// multiplies them in eight 64-bit lanes and adds the low or the high 52 bits of the product. Since 2^132 = 4 * 2^130 =
+// 20 (mod p):
+//
+//    d0 = h0 r0 + h1 20r2 + h2 20r1      low halves have the weight of d, high halves that of d times 2^52,
+//    d1 = h0 r1 + h1 r0   + h2 20r2      which is 2^8 times the next limb's.
+//    d2 = h0 r2 + h1 r1   + h2 r0
+//
+//   Messages are aligned at their ends: what is missing at the front are zero blocks without the 2^128 bit, and they
+//   leave h at 0. So packets of different lengths end together, and the last block is always the one with the lengths.
+//   A *row* is 64 octets, four blocks, of one packet.
+//   - across: lanes are eight packets. A row of each is transposed, then h = (h + m0) r^4 + m1 r^3 + m2 r^2 + m3 r.
+//   - strands: lanes are two packets times four blocks. h = (h + row) r^4, in steps of two rows; the last row is
+//   multiplied by
+//     r^4 r^3 r^2 r and the four strands are added. Better when lengths differ, or packets are few.
+//
+// Bounds (bits): m < 44, 44, 41; r^k limbs < 45; 20 r^k < 50; h after a carry: h0 < 44 and a bit, h1 < 44, h2 < 42. So
+// every vpmadd52 operand is < 52 bits. A low half is < 52, a high half < 45 + 50 - 52 = 43 bits; twelve of each, the
+// high ones times 2^8, stay below 2^57.
+//
+// Constant time: lengths, block numbers, and which packets verified are public and may be branched on; nothing else is.
+// Secrets live in Group, which is wiped, and in registers and spills, which leave_no_trace() clears.
+#pragma GCC diagnostic ignored "-Wuninitialized"  // gcc 12's own _mm512_undefined_epi32(), an operand it never reads
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+
+#include "dataplane/aead/aead_kernels.h"
+#include "dataplane/aead/cpu.h"
+
+namespace wireplane {
+namespace {
+
+using Vector = __m512i;
+using u8 = std::uint8_t;
+using u16 = std::uint16_t;
+using u32 = std::uint32_t;
+using u64 = std::uint64_t;
+
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+
+constexpr u32 kMaxGroup = 32;  // packets computed together: two registers of 16 transposed key words
+constexpr u32 kLanes = 16;     // ChaCha20 blocks in one pass
+constexpr u32 kTag = 16;
+constexpr u32 kGroupOctets = 24576;  // a group's data should stay in the first-level cache between cipher and tags
+
+// One packet of a group, sorted. Octet i of the text comes from head[i] below head_length, from text[i] below body_end,
+// and is zero (padding) above; `text` is the body's address minus head_length.
+struct Packet {
+  const u8* key;
+  u64 counter;
+  const u8* text;
+  const u8* head;
+  u8* out;
+  u32 length;
+  u32 head_length;
+  u32 body_end;
+  u32 blocks;      // of the text: ceil(length / 64); ChaCha20 numbers them from 1
+  u32 full_first;  // blocks that lie whole inside the body, first and count
+  u32 full_count;
+  bool wanted;  // to be ciphered: in open, only what verified
+};
+
+struct alignas(64) Group {
+  Packet packet[kMaxGroup];
+  u32 count;
+  // All below is secret, and vertical: column p belongs to packet p.
+  u32 key[8][kMaxGroup];
+  u32 counter[2][kMaxGroup];
+  u64 one_time[4][kMaxGroup];  // r low, r high, s low, s high
+  u64 power[5][3][kMaxGroup];  // r, r^2, r^3, r^4, r^8 in limbs
+  u64 sum[3][kMaxGroup];       // h before the last carry
+  u64 tag[2][kMaxGroup];
+  u64 block_zero[kMaxGroup][4];  // one_time before it is transposed, where it was not computed vertically
+  u8 stream[kLanes][64];         // open: key stream that came along with block 0 and waits for the verdict
+  u32 waiting_packet[kLanes], waiting_block[kLanes], waiting;
+};
+enum Power : unsigned { kR1, kR2, kR3, kR4, kR8 };
+
+INLINE Vector load(const void* at) { return _mm512_loadu_si512(at); }
+INLINE void store(void* at, Vector v) { _mm512_storeu_si512(at, v); }
+INLINE __mmask64 first_octets(u32 count) { return count >= 64 ? ~u64{0} : _bzhi_u64(~u64{0}, count); }
+
+// --- ChaCha20
+// -----------------------------------------------------------------------------------------------------------
+
+constexpr u32 kSigma[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};  // "expand 32-byte k"
+
+INLINE void quarter_round(Vector& a, Vector& b, Vector& c, Vector& d) {  // RFC 8439 §2.1, in every lane
+  a = _mm512_add_epi32(a, b);
+  d = _mm512_rol_epi32(_mm512_xor_si512(d, a), 16);
+  c = _mm512_add_epi32(c, d);
+  b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 12);
+  a = _mm512_add_epi32(a, b);
+  d = _mm512_rol_epi32(_mm512_xor_si512(d, a), 8);
+  c = _mm512_add_epi32(c, d);
+  b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 7);
+}
+
+// Which blocks a pass computes. Arrays are twice as long as a pass because take() writes whole registers.
+struct Lanes {
+  alignas(64) u32 packet[2 * kLanes];
+  alignas(64) u32 block[2 * kLanes];
+  u32 count = 0;
+  u32 full = 0;  // bit i: lane i's block lies whole inside the body
+
+  // Takes blocks [first, first + n) of packet p; n <= kLanes - count.
+  INLINE void take(Lanes& to, u32 p, const Packet& packet, u32 first, u32 n) {
+    const Vector number = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
+                                           _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    store(to.packet + to.count, _mm512_set1_epi32(static_cast<int>(p)));
+    store(to.block + to.count, number);
+    const Vector past = _mm512_sub_epi32(number, _mm512_set1_epi32(static_cast<int>(packet.full_first)));
+    const u32 whole = _mm512_cmplt_epu32_mask(past, _mm512_set1_epi32(static_cast<int>(packet.full_count)));
+    to.full |= _bzhi_u32(whole, n) << to.count;
+    to.count += n;
+  }
+};
+
+// The place in the list of all blocks: packet by packet, from block 1.
+struct Position {
+  u32 packet = 0;
+  u32 block = 1;
+};
+
+INLINE void fill(Lanes& lanes, const Group& group, Position& at) {
+  while (at.packet < group.count && lanes.count < kLanes) {
+    const Packet& packet = group.packet[at.packet];
+    const u32 left = packet.wanted ? packet.blocks + 1 - at.block : 0;
+    const u32 room = kLanes - lanes.count;
+    const u32 n = left < room ? left : room;
+    if (n != 0) Lanes::take(lanes, at.packet, packet, at.block, n);
+    at.block += n;
+    if (n == left) at = {at.packet + 1, 1};
+  }
+}
+
+// x[w] holds word w of sixteen blocks; afterwards x[i] holds block i.
+INLINE void transpose(Vector x[16]) {
+  Vector y[16];
+  for (int i = 0; i < 16;
+       i += 4) {  // 4x4 words inside each quarter: y[i + k] has words i..i+3 of blocks k, 4+k, 8+k, 12+k
+    const Vector a = _mm512_unpacklo_epi32(x[i], x[i + 1]), b = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    const Vector c = _mm512_unpacklo_epi32(x[i + 2], x[i + 3]), d = _mm512_unpackhi_epi32(x[i + 2], x[i + 3]);
+    y[i] = _mm512_unpacklo_epi64(a, c);
+    y[i + 1] = _mm512_unpackhi_epi64(a, c);
+    y[i + 2] = _mm512_unpacklo_epi64(b, d);
+    y[i + 3] = _mm512_unpackhi_epi64(b, d);
+  }
+  for (int k = 0; k < 4; ++k) {  // 4x4 quarters
+    const Vector a = _mm512_shuffle_i32x4(y[k], y[4 + k], 0x44), b = _mm512_shuffle_i32x4(y[k], y[4 + k], 0xee);
+    const Vector c = _mm512_shuffle_i32x4(y[8 + k], y[12 + k], 0x44),
+                 d = _mm512_shuffle_i32x4(y[8 + k], y[12 + k], 0xee);
+    x[k] = _mm512_shuffle_i32x4(a, c, 0x88);
+    x[4 + k] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    x[8 + k] = _mm512_shuffle_i32x4(b, d, 0x88);
+    x[12 + k] = _mm512_shuffle_i32x4(b, d, 0xdd);
+  }
+}
+
+// Sixteen blocks, a state word a register; x[w] out.
+INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[16]) {
+  const Vector who = _mm512_load_si512(lanes.packet);
+  Vector start[16];
+  for (int i = 0; i < 4; ++i) start[i] = _mm512_set1_epi32(static_cast<int>(kSigma[i]));
+  for (int i = 0; i < 8; ++i)
+    start[4 + i] = _mm512_permutex2var_epi32(load(&group.key[i][0]), who, load(&group.key[i][16]));
+  start[12] = _mm512_load_si512(lanes.block);
+  start[13] = _mm512_setzero_si512();
+  for (int i = 0; i < 2; ++i) {
+    start[14 + i] = _mm512_permutex2var_epi32(load(&group.counter[i][0]), who, load(&group.counter[i][16]));
+  }
+  for (int i = 0; i < 16; ++i) x[i] = start[i];
+  for (int i = 0; i < 10; ++i) {
+    quarter_round(x[0], x[4], x[8], x[12]);
+    quarter_round(x[1], x[5], x[9], x[13]);
+    quarter_round(x[2], x[6], x[10], x[14]);
+    quarter_round(x[3], x[7], x[11], x[15]);
+    quarter_round(x[0], x[5], x[10], x[15]);
+    quarter_round(x[1], x[6], x[11], x[12]);
+    quarter_round(x[2], x[7], x[8], x[13]);
+    quarter_round(x[3], x[4], x[9], x[14]);
+  }
+  for (int i = 0; i < 16; ++i) {
+    if (i != 13) x[i] = _mm512_add_epi32(x[i], start[i]);
+  }
+}
+
+// 4 * sets blocks, four in the rows of each state (a, b, c, d); x[i] = block i out. Lanes beyond the count repeat lane
+// 0.
+template <int sets>
+INLINE void chacha20_rows(const Group& group, const Lanes& lanes, Vector* x) {
+  Vector a[sets], b[sets], c[sets], d[sets], key0[sets], key1[sets], numbers[sets];
+  const Vector sigma = _mm512_broadcast_i32x4(_mm_setr_epi32(static_cast<int>(kSigma[0]), static_cast<int>(kSigma[1]),
+                                                             static_cast<int>(kSigma[2]), static_cast<int>(kSigma[3])));
+  for (int s = 0; s < sets; ++s) {
+    const Packet* p[4];
+    u64 number[4];
+    for (u32 i = 0; i < 4; ++i) {
+      const u32 lane = 4 * static_cast<u32>(s) + i < lanes.count ? 4 * static_cast<u32>(s) + i : 0;
+      p[i] = &group.packet[lanes.packet[lane]];
+      number[i] = lanes.block[lane];
+    }
+    const auto four = [&p](int at) {
+      Vector v = _mm512_castsi128_si512(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p[0]->key + at)));
+      v = _mm512_inserti32x4(v, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p[1]->key + at)), 1);
+      v = _mm512_inserti32x4(v, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p[2]->key + at)), 2);
+      return _mm512_inserti32x4(v, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p[3]->key + at)), 3);
+    };
+    key0[s] = four(0);
+    key1[s] = four(16);
+    const auto n = [&](int i) { return static_cast<long long>(number[i]); };
+    const auto counter = [&](int i) { return static_cast<long long>(p[i]->counter); };
+    numbers[s] = _mm512_setr_epi64(n(0), counter(0), n(1), counter(1), n(2), counter(2), n(3), counter(3));
+    a[s] = sigma, b[s] = key0[s], c[s] = key1[s], d[s] = numbers[s];
+  }
+  for (int i = 0; i < 10; ++i) {
+    for (int s = 0; s < sets; ++s) quarter_round(a[s], b[s], c[s], d[s]);
+    for (int s = 0; s < sets; ++s) {
+      b[s] = _mm512_shuffle_epi32(b[s], _MM_PERM_ENUM(0x39));
+      c[s] = _mm512_shuffle_epi32(c[s], _MM_PERM_ENUM(0x4e));
+      d[s] = _mm512_shuffle_epi32(d[s], _MM_PERM_ENUM(0x93));
+    }
+    for (int s = 0; s < sets; ++s) quarter_round(a[s], b[s], c[s], d[s]);
+    for (int s = 0; s < sets; ++s) {
+      b[s] = _mm512_shuffle_epi32(b[s], _MM_PERM_ENUM(0x93));
+      c[s] = _mm512_shuffle_epi32(c[s], _MM_PERM_ENUM(0x4e));
+      d[s] = _mm512_shuffle_epi32(d[s], _MM_PERM_ENUM(0x39));
+    }
+  }
+  for (int s = 0; s < sets; ++s) {
+    a[s] = _mm512_add_epi32(a[s], sigma), b[s] = _mm512_add_epi32(b[s], key0[s]);
+    c[s] = _mm512_add_epi32(c[s], key1[s]), d[s] = _mm512_add_epi32(d[s], numbers[s]);
+    const Vector t0 = _mm512_shuffle_i32x4(a[s], b[s], 0x44), t1 = _mm512_shuffle_i32x4(a[s], b[s], 0xee);
+    const Vector t2 = _mm512_shuffle_i32x4(c[s], d[s], 0x44), t3 = _mm512_shuffle_i32x4(c[s], d[s], 0xee);
+    x[4 * s] = _mm512_shuffle_i32x4(t0, t2, 0x88);
+    x[4 * s + 1] = _mm512_shuffle_i32x4(t0, t2, 0xdd);
+    x[4 * s + 2] = _mm512_shuffle_i32x4(t1, t3, 0x88);
+    x[4 * s + 3] = _mm512_shuffle_i32x4(t1, t3, 0xdd);
+  }
+}
+
+// --- from key stream to text
+// --------------------------------------------------------------------------------------------
+
+// A block that touches the head, the padding or the end.
+NOINLINE void cipher_edge(const Packet& packet, u32 block, Vector stream) {
+  const u32 at = (block - 1) * 64;
+  const u32 end = packet.length - at;                                      // octets of the text from here on
+  const u32 head = packet.head_length > at ? packet.head_length - at : 0;  // of these, the head's
+  const u32 body = packet.body_end > at ? packet.body_end - at : 0;        // and the head's and the body's
+  const __mmask64 in_head = first_octets(head), in_body = first_octets(body) & ~in_head;  // beyond: padding, zero
+  const Vector text = _mm512_or_si512(_mm512_maskz_loadu_epi8(in_head, packet.head + at),
+                                      _mm512_maskz_loadu_epi8(in_body, packet.text + at));
+  _mm512_mask_storeu_epi8(packet.out + at, first_octets(end), _mm512_xor_si512(text, stream));
+}
+
+INLINE void cipher(const Packet& packet, u32 block, Vector stream) {
+  const u64 at = (u64{block} - 1) * 64;
+  store(packet.out + at, _mm512_xor_si512(load(packet.text + at), stream));
+}
+
+// What becomes of the rows of a pass: block 0 is the packet's one-time key, the others are used at once, or wait.
+template <bool wait, bool all_full>
+INLINE void deliver(Group& group, const Lanes& lanes, u32 i, Vector row) {
+  const u32 p = lanes.packet[i], block = lanes.block[i];
+  const Packet& packet = group.packet[p];
+  if (all_full) return cipher(packet, block, row);
+  if (i >= lanes.count) return;
+  if (block == 0) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(group.block_zero[p]), _mm512_castsi512_si256(row));
+  } else if (wait) {
+    group.waiting_packet[group.waiting] = p;
+    group.waiting_block[group.waiting] = block;
+    store(group.stream[group.waiting++], row);
+  } else if (lanes.full >> i & 1) {
+    cipher(packet, block, row);
+  } else {
+    cipher_edge(packet, block, row);
+  }
+}
+
+template <bool wait>
+NOINLINE void pass(Group& group, const Lanes& lanes) {
+  Vector x[16];
+  if (lanes.count <= 4) {
+    chacha20_rows<1>(group, lanes, x);
+    for (u32 i = 0; i < 4; ++i) deliver<wait, false>(group, lanes, i, x[i]);
+  } else if (lanes.count <= 8) {
+    chacha20_rows<2>(group, lanes, x);
+    for (u32 i = 0; i < 8; ++i) deliver<wait, false>(group, lanes, i, x[i]);
+  } else {
+    chacha20_vertical(group, lanes, x);
+    transpose(x);
+    if (!wait && lanes.full == 0xffff) {
+#pragma GCC unroll 16
+      for (u32 i = 0; i < 16; ++i) deliver<wait, true>(group, lanes, i, x[i]);
+    } else {
+#pragma GCC unroll 16
+      for (u32 i = 0; i < 16; ++i) deliver<wait, false>(group, lanes, i, x[i]);
+    }
+  }
+}
+
+// Sixteen packets' block 0: r and s stay vertical, nothing is transposed but pairs of words into octets of eight.
+NOINLINE void one_time_keys_of_sixteen(Group& group, u32 first) {
+  Lanes lanes;
+  store(lanes.packet, _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
+                                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)));
+  store(lanes.block, _mm512_setzero_si512());
+  Vector x[16];
+  chacha20_vertical(group, lanes, x);
+  const Vector low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  for (int i = 0; i < 4; ++i) {
+    const Vector a = _mm512_unpacklo_epi32(x[2 * i], x[2 * i + 1]), b = _mm512_unpackhi_epi32(x[2 * i], x[2 * i + 1]);
+    store(&group.one_time[i][first], _mm512_permutex2var_epi64(a, low, b));
+    store(&group.one_time[i][first + 8], _mm512_permutex2var_epi64(a, high, b));
+  }
+}
+
+// block_zero of packets [first, first + 8) to one_time.
+INLINE void transpose_one_time_keys(Group& group, u32 first) {
+  const Vector a = load(group.block_zero[first]), b = load(group.block_zero[first + 2]);
+  const Vector c = load(group.block_zero[first + 4]), d = load(group.block_zero[first + 6]);
+  for (long long i = 0; i < 4; ++i) {
+    const Vector pick = _mm512_setr_epi64(i, 4 + i, 8 + i, 12 + i, i, 4 + i, 8 + i, 12 + i);
+    const Vector ab = _mm512_permutex2var_epi64(a, pick, b), cd = _mm512_permutex2var_epi64(c, pick, d);
+    store(&group.one_time[i][first], _mm512_shuffle_i64x2(ab, cd, 0x44));
+  }
+}
+
+// Keys and counters of packets [first, first + 16) into their columns; packets beyond the group repeat its last.
+NOINLINE void transpose_keys(Group& group, u32 first) {
+  const auto packet = [&](u32 i) -> const Packet& {
+    return group.packet[first + i < group.count ? first + i : group.count - 1];
+  };
+  Vector x[8], y[8];
+  for (u32 i = 0; i < 8; ++i) {  // x[i] = key i and key i + 8
+    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packet(i).key));
+    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packet(i + 8).key));
+    x[i] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  }
+  for (int i = 0; i < 8; i += 4) {  // quarters: words 0-3 and 4-7 of keys i.. and i+8..
+    const Vector a = _mm512_unpacklo_epi32(x[i], x[i + 1]), b = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    const Vector c = _mm512_unpacklo_epi32(x[i + 2], x[i + 3]), d = _mm512_unpackhi_epi32(x[i + 2], x[i + 3]);
+    y[i] = _mm512_unpacklo_epi64(a, c);
+    y[i + 1] = _mm512_unpackhi_epi64(a, c);
+    y[i + 2] = _mm512_unpacklo_epi64(b, d);
+    y[i + 3] = _mm512_unpackhi_epi64(b, d);
+  }
+  const Vector even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+  for (int w = 0; w < 4; ++w) {
+    store(&group.key[w][first], _mm512_permutex2var_epi64(y[w], even, y[4 + w]));
+    store(&group.key[4 + w][first], _mm512_permutex2var_epi64(y[w], odd, y[4 + w]));
+  }
+  for (u32 i = 0; i < kLanes; ++i) {
+    group.counter[0][first + i] = static_cast<u32>(packet(i).counter);
+    group.counter[1][first + i] = static_cast<u32>(packet(i).counter >> 32);
+  }
+}
+
+// --- Poly1305
+// -----------------------------------------------------------------------------------------------------------
+
+struct Limbs {  // of eight numbers
+  Vector v0, v1, v2;
+};
+struct Factor {               // a power of r, ready to multiply
+  Vector r0, r1, r2, s1, s2;  // s = 20 r
+};
+struct Product {  // low and high halves, apart until fold()
+  Vector low0, low1, low2, high0, high1, high2;
+};
+
+INLINE Vector set1(u64 value) { return _mm512_set1_epi64(static_cast<long long>(value)); }
+constexpr u64 kMask44 = (u64{1} << 44) - 1, kMask42 = (u64{1} << 42) - 1;
+constexpr u64 kHighBit = u64{1} << 40;  // 2^128 in limb 2
+
+INLINE Factor factor(const Limbs& r) {
+  const Vector zero = _mm512_setzero_si512(), twenty = set1(20);
+  return {r.v0, r.v1, r.v2, _mm512_madd52lo_epu64(zero, r.v1, twenty), _mm512_madd52lo_epu64(zero, r.v2, twenty)};
+}
+
+INLINE Product nothing() {
+  const Vector zero = _mm512_setzero_si512();
+  return {zero, zero, zero, zero, zero, zero};
+}
+
+INLINE void multiply_add(Product& d, const Limbs& h, const Factor& r) {
+  d.low0 = _mm512_madd52lo_epu64(d.low0, h.v0, r.r0), d.high0 = _mm512_madd52hi_epu64(d.high0, h.v0, r.r0);
+  d.low1 = _mm512_madd52lo_epu64(d.low1, h.v0, r.r1), d.high1 = _mm512_madd52hi_epu64(d.high1, h.v0, r.r1);
+  d.low2 = _mm512_madd52lo_epu64(d.low2, h.v0, r.r2), d.high2 = _mm512_madd52hi_epu64(d.high2, h.v0, r.r2);
+  d.low0 = _mm512_madd52lo_epu64(d.low0, h.v1, r.s2), d.high0 = _mm512_madd52hi_epu64(d.high0, h.v1, r.s2);
+  d.low1 = _mm512_madd52lo_epu64(d.low1, h.v1, r.r0), d.high1 = _mm512_madd52hi_epu64(d.high1, h.v1, r.r0);
+  d.low2 = _mm512_madd52lo_epu64(d.low2, h.v1, r.r1), d.high2 = _mm512_madd52hi_epu64(d.high2, h.v1, r.r1);
+  d.low0 = _mm512_madd52lo_epu64(d.low0, h.v2, r.s1), d.high0 = _mm512_madd52hi_epu64(d.high0, h.v2, r.s1);
+  d.low1 = _mm512_madd52lo_epu64(d.low1, h.v2, r.s2), d.high1 = _mm512_madd52hi_epu64(d.high1, h.v2, r.s2);
+  d.low2 = _mm512_madd52lo_epu64(d.low2, h.v2, r.r0), d.high2 = _mm512_madd52hi_epu64(d.high2, h.v2, r.r0);
+}
+
+// Joins the halves: limbs < 2^57. The high half of d2 has weight 2^(88 + 52) = 2^140 = 2^8 * 2^132: 20 * 2^8 in limb 0.
+INLINE Limbs fold(const Product& d) {
+  return {_mm512_madd52lo_epu64(d.low0, d.high2, set1(20 << 8)),
+          _mm512_add_epi64(d.low1, _mm512_slli_epi64(d.high0, 8)),
+          _mm512_add_epi64(d.low2, _mm512_slli_epi64(d.high1, 8))};
+}
+
+// Limbs < 2^60 in; out v0 < 2^44 + 2^21, v1 < 2^44, v2 < 2^42, the same number mod p.
+INLINE Limbs carry(Limbs d) {
+  const Vector mask44 = set1(kMask44);
+  d.v1 = _mm512_add_epi64(d.v1, _mm512_srli_epi64(d.v0, 44)), d.v0 = _mm512_and_si512(d.v0, mask44);
+  d.v2 = _mm512_add_epi64(d.v2, _mm512_srli_epi64(d.v1, 44)), d.v1 = _mm512_and_si512(d.v1, mask44);
+  d.v0 = _mm512_madd52lo_epu64(d.v0, _mm512_srli_epi64(d.v2, 42), set1(5)),
+  d.v2 = _mm512_and_si512(d.v2, set1(kMask42));
+  return d;
+}
+
+INLINE Limbs multiply(const Limbs& a, const Factor& b) {
+  Product d = nothing();
+  multiply_add(d, a, b);
+  return carry(fold(d));
+}
+
+INLINE Limbs split(Vector low, Vector high) {  // 128 bits into limbs, v2 < 2^40
+  const Vector mask44 = set1(kMask44);
+  const Vector middle = _mm512_or_si512(_mm512_srli_epi64(low, 44), _mm512_slli_epi64(high, 20));
+  return {_mm512_and_si512(low, mask44), _mm512_and_si512(middle, mask44), _mm512_srli_epi64(high, 24)};
+}
+
+INLINE Limbs add(const Limbs& a, const Limbs& b) {
+  return {_mm512_add_epi64(a.v0, b.v0), _mm512_add_epi64(a.v1, b.v1), _mm512_add_epi64(a.v2, b.v2)};
+}
+
+INLINE Limbs load_limbs(const u64 (&from)[3][kMaxGroup], u32 first) {
+  return {load(&from[0][first]), load(&from[1][first]), load(&from[2][first])};
+}
+INLINE void store_limbs(u64 (&to)[3][kMaxGroup], u32 first, const Limbs& x) {
+  store(&to[0][first], x.v0), store(&to[1][first], x.v1), store(&to[2][first], x.v2);
+}
+
+// The powers of packets [first, first + 8).
+INLINE void powers_of_eight(Group& group, u32 first, bool eighth) {
+  const Vector low =
+      _mm512_and_si512(load(&group.one_time[0][first]), set1(0x0ffffffc0fffffff));  // RFC 8439 §2.5: clamp
+  const Vector high = _mm512_and_si512(load(&group.one_time[1][first]), set1(0x0ffffffc0ffffffc));
+  const Limbs r = split(low, high);
+  const Factor by_r = factor(r);
+  const Limbs r2 = multiply(r, by_r), r3 = multiply(r2, by_r), r4 = multiply(r2, factor(r2));
+  store_limbs(group.power[kR1], first, r);
+  store_limbs(group.power[kR2], first, r2);
+  store_limbs(group.power[kR3], first, r3);
+  store_limbs(group.power[kR4], first, r4);
+  if (eighth) store_limbs(group.power[kR8], first, multiply(r4, factor(r4)));
+}
+
+// What Poly1305 reads: the ciphertext, aligned at its end. Row i of `rows` holds octets [64 i - shift, 64 i - shift +
+// 64).
+struct Message {
+  const u8* text;
+  u32 length;
+  u32 shift;  // a multiple of 16
+};
+INLINE u32 poly_blocks(u32 length) { return (length + 15) / 16 + 1; }
+INLINE u32 poly_rows(u32 length) { return (poly_blocks(length) + 3) / 4; }
+INLINE Message message(const u8* text, u32 length, u32 rows) {
+  return {text, length, 64 * rows - 16 * poly_blocks(length)};
+}
+INLINE const u8* row_at(const Message& m, u32 i) { return m.text + (static_cast<std::int64_t>(i) * 64 - m.shift); }
+// Any row, with zeros before the beginning and behind the end.
+INLINE Vector edge_row(const Message& m, u32 i) {
+  const u32 before = m.shift > 64 * i ? m.shift - 64 * i : 0;  // octets of this row before the message
+  const u32 until = m.length + m.shift > 64 * i ? m.length + m.shift - 64 * i : 0;
+  return _mm512_maskz_loadu_epi8(first_octets(until) & ~first_octets(before), row_at(m, i));
+}
+// The blocks of row i that exist, as bits 0-3.
+INLINE u32 row_blocks(const Message& m, u32 i) {
+  const u32 missing = m.shift > 64 * i ? (m.shift - 64 * i) / 16 : 0;
+  return missing >= 4 ? 0 : 0xfu & (0xfu << missing);
+}
+
+// --- Poly1305 across eight packets
+// --------------------------------------------------------------------------------------
+
+// Rows of eight packets to columns: column c holds the low (even c) or high half of block c / 2 of each.
+INLINE void transpose_rows(const Vector row[8], Vector column[8]) {
+  Vector a[8];
+  for (int i = 0; i < 8; i += 2) {
+    a[i] = _mm512_unpacklo_epi64(row[i], row[i + 1]);
+    a[i + 1] = _mm512_unpackhi_epi64(row[i], row[i + 1]);
+  }
+  for (int half = 0; half < 2;
+       ++half) {  // a[half + 0, 2, 4, 6]: quarter q of a[half + 2 k] = block q of packets 2k, 2k + 1
+    const Vector b0 = _mm512_shuffle_i64x2(a[half], a[half + 2], 0x44),
+                 b1 = _mm512_shuffle_i64x2(a[half], a[half + 2], 0xee);
+    const Vector b2 = _mm512_shuffle_i64x2(a[half + 4], a[half + 6], 0x44);
+    const Vector b3 = _mm512_shuffle_i64x2(a[half + 4], a[half + 6], 0xee);
+    column[half] = _mm512_shuffle_i64x2(b0, b2, 0x88);
+    column[2 + half] = _mm512_shuffle_i64x2(b0, b2, 0xdd);
+    column[4 + half] = _mm512_shuffle_i64x2(b1, b3, 0x88);
+    column[6 + half] = _mm512_shuffle_i64x2(b1, b3, 0xdd);
+  }
+}
+
+// Packets [first, first + 8) of the group; those beyond its count repeat the last, and nobody reads their sums.
+template <bool sealing>
+NOINLINE void poly_across(Group& group, u32 first) {
+  Message m[8];
+  u32 rows = 0, shortest = ~0u;
+  for (u32 k = 0; k < 8; ++k) {
+    const Packet& packet = group.packet[first + k < group.count ? first + k : group.count - 1];
+    const u32 n = poly_blocks(packet.length);
+    rows = n > 4 * rows ? (n + 3) / 4 : rows;
+    shortest = n < shortest ? n : shortest;
+    m[k] = {sealing ? packet.out : packet.text, packet.length, 16 * n};
+  }
+  u64 lengths[8];
+  for (u32 k = 0; k < 8; ++k) m[k].shift = 64 * rows - m[k].shift, lengths[k] = m[k].length;
+  const u32 first_full = rows - shortest / 4;  // from this row on, all packets have all four blocks
+
+  Limbs h = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+  const Vector high_bit = set1(kHighBit);
+  for (u32 i = 0; i < rows; ++i) {
+    Vector row[8], column[8];
+    const bool last = i + 1 == rows, whole = i >= first_full;
+    if (whole && !last) {
+      for (int k = 0; k < 8; ++k) row[k] = load(row_at(m[k], i));
+    } else {
+      for (int k = 0; k < 8; ++k) row[k] = edge_row(m[k], i);
+    }
+    transpose_rows(row, column);
+    if (last) column[7] = load(lengths);  // RFC 8439 §2.8: length of the additional data (0), length of the text
+
+    Limbs block[4];
+    u32 present = 0xf;  // columns in which at least one packet has a block
+    for (int b = 0; b < 4; ++b) block[b] = split(column[2 * b], column[2 * b + 1]);
+    if (whole) {
+      for (int b = 0; b < 4; ++b) block[b].v2 = _mm512_or_si512(block[b].v2, high_bit);
+    } else {
+      u32 has[4] = {};
+      present = 0;
+      for (u32 k = 0; k < 8; ++k) {
+        const u32 blocks = row_blocks(m[k], i);
+        present |= blocks;
+        for (u32 b = 0; b < 4; ++b) has[b] |= (blocks >> b & 1) << k;
+      }
+      for (int b = 0; b < 4; ++b) {
+        block[b].v2 = _mm512_mask_or_epi64(block[b].v2, static_cast<__mmask8>(has[b]), block[b].v2, high_bit);
+      }
+    }
+    Product d = nothing();
+    multiply_add(d, block[3], factor(load_limbs(group.power[kR1], first)));
+    if (present & 4) multiply_add(d, block[2], factor(load_limbs(group.power[kR2], first)));
+    if (present & 2) multiply_add(d, block[1], factor(load_limbs(group.power[kR3], first)));
+    if (present & 1 || i != 0) multiply_add(d, add(h, block[0]), factor(load_limbs(group.power[kR4], first)));
+    h = carry(fold(d));
+  }
+  store_limbs(group.sum, first, h);
+}
+
+// --- Poly1305 in strands
+// ------------------------------------------------------------------------------------------------
+
+INLINE Vector of_pair(const u64* two) {  // the pair's two values in all four strands
+  return _mm512_broadcast_i64x2(_mm_loadu_si128(reinterpret_cast<const __m128i*>(two)));
+}
+INLINE Factor factor_of_pair(const Group& group, Power power, u32 first) {
+  const auto& limbs = group.power[power];
+  return factor({of_pair(&limbs[0][first]), of_pair(&limbs[1][first]), of_pair(&limbs[2][first])});
+}
+INLINE Factor falling_powers(const Group& group, u32 first) {  // r^4 in the first strand, r in the last
+  const auto strands = [&](int limb) {
+    const auto two = [&](Power power) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(&group.power[power][limb][first]));
+    };
+    Vector v = _mm512_castsi128_si512(two(kR4));
+    v = _mm512_inserti64x2(v, two(kR3), 1);
+    v = _mm512_inserti64x2(v, two(kR2), 2);
+    return _mm512_inserti64x2(v, two(kR1), 3);
+  };
+  return factor({strands(0), strands(1), strands(2)});
+}
+
+INLINE Limbs pair_row(const Message m[2], u32 i) {
+  const Vector a = load(row_at(m[0], i)), b = load(row_at(m[1], i));
+  Limbs x = split(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  x.v2 = _mm512_or_si512(x.v2, set1(kHighBit));
+  return x;
+}
+INLINE Limbs pair_edge_row(const Message m[2], u32 i, bool last) {
+  const Vector a = edge_row(m[0], i), b = edge_row(m[1], i);
+  Vector high = _mm512_unpackhi_epi64(a, b);
+  if (last) {
+    high = _mm512_mask_mov_epi64(high, 0xc0, _mm512_broadcast_i64x2(_mm_set_epi64x(m[1].length, m[0].length)));
+  }
+  Limbs x = split(_mm512_unpacklo_epi64(a, b), high);
+  const u32 has = _pdep_u32(row_blocks(m[0], i), 0x55) | _pdep_u32(row_blocks(m[1], i), 0xaa);
+  x.v2 = _mm512_mask_or_epi64(x.v2, static_cast<__mmask8>(has), x.v2, set1(kHighBit));
+  return x;
+}
+
+INLINE Limbs sum_of_strands(const Limbs& h) {  // in the lowest two lanes
+  const auto sum = [](Vector v) {
+    const __m256i half = _mm256_add_epi64(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    return _mm512_castsi128_si512(_mm_add_epi64(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+  };
+  return {sum(h.v0), sum(h.v1), sum(h.v2)};
+}
+
+// Packets first and first + 1 of the group (the latter may be missing).
+template <bool sealing>
+NOINLINE void poly_pair(Group& group, u32 first) {
+  const Packet& a = group.packet[first];
+  const Packet& b = group.packet[first + 1 < group.count ? first + 1 : first];
+  const u32 longest = a.length > b.length ? a.length : b.length, shortest = a.length < b.length ? a.length : b.length;
+  const u32 rows = poly_rows(longest);
+  const Message m[2] = {message(sealing ? a.out : a.text, a.length, rows),
+                        message(sealing ? b.out : b.text, b.length, rows)};
+  const u32 first_full = rows - poly_blocks(shortest) / 4;
+
+  const Factor by_r4 = factor_of_pair(group, kR4, first);
+  Limbs h = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+  u32 i = 0;
+  for (; i + 1 < rows && (i < first_full || (rows - 1 - i) % 2 != 0); ++i) {
+    h = multiply(add(h, i < first_full ? pair_edge_row(m, i, false) : pair_row(m, i)), by_r4);
+  }
+  if (i + 1 < rows) {
+    const Factor by_r8 = factor_of_pair(group, kR8, first);
+    for (; i + 1 < rows; i += 2) {
+      Product d = nothing();
+      const Limbs row0 = pair_row(m, i), row1 = pair_row(m, i + 1);
+      multiply_add(d, row1, by_r4);
+      multiply_add(d, add(h, row0), by_r8);
+      h = carry(fold(d));
+    }
+  }
+  Product d = nothing();
+  multiply_add(d, add(h, pair_edge_row(m, i, true)), falling_powers(group, first));
+  const Limbs sum = sum_of_strands(fold(d));  // < 2^59
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(&group.sum[0][first]), _mm512_castsi512_si128(sum.v0));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(&group.sum[1][first]), _mm512_castsi512_si128(sum.v1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(&group.sum[2][first]), _mm512_castsi512_si128(sum.v2));
+}
+
+// --- tags
+// ---------------------------------------------------------------------------------------------------------------
+
+// h mod p, plus s mod 2^128, of packets [first, first + 8).
+INLINE void tags_of_eight(Group& group, u32 first) {
+  const Vector mask44 = set1(kMask44), mask42 = set1(kMask42);
+  Limbs h = carry(load_limbs(group.sum, first));
+  // A second round: v0 < 2^44 + 2^21 may carry one, up to v2 = 2^42. Then h - 2^130 < 2^21, and 5 in its place ends it.
+  h.v1 = _mm512_add_epi64(h.v1, _mm512_srli_epi64(h.v0, 44)), h.v0 = _mm512_and_si512(h.v0, mask44);
+  h.v2 = _mm512_add_epi64(h.v2, _mm512_srli_epi64(h.v1, 44)), h.v1 = _mm512_and_si512(h.v1, mask44);
+  h.v0 = _mm512_madd52lo_epu64(h.v0, _mm512_srli_epi64(h.v2, 42), set1(5)), h.v2 = _mm512_and_si512(h.v2, mask42);
+  // Now h < 2^130. h >= p = 2^130 - 5 exactly if h + 5 reaches 2^130; then h + 5 - 2^130 is the result.
+  Limbs g = h;
+  g.v0 = _mm512_add_epi64(g.v0, set1(5));
+  g.v1 = _mm512_add_epi64(g.v1, _mm512_srli_epi64(g.v0, 44)), g.v0 = _mm512_and_si512(g.v0, mask44);
+  g.v2 = _mm512_add_epi64(g.v2, _mm512_srli_epi64(g.v1, 44)), g.v1 = _mm512_and_si512(g.v1, mask44);
+  const __mmask8 reaches = _mm512_cmpgt_epu64_mask(g.v2, mask42);
+  h.v0 = _mm512_mask_mov_epi64(h.v0, reaches, g.v0);
+  h.v1 = _mm512_mask_mov_epi64(h.v1, reaches, g.v1);
+  h.v2 = _mm512_mask_mov_epi64(h.v2, reaches, g.v2);  // bit 42 and above leave below
+  const Vector low = _mm512_or_si512(h.v0, _mm512_slli_epi64(h.v1, 44));
+  const Vector high = _mm512_or_si512(_mm512_srli_epi64(h.v1, 20), _mm512_slli_epi64(h.v2, 24));
+  const Vector tag_low = _mm512_add_epi64(low, load(&group.one_time[2][first]));
+  const Vector sum_high = _mm512_add_epi64(high, load(&group.one_time[3][first]));
+  const __mmask8 carried = _mm512_cmplt_epu64_mask(tag_low, low);
+  store(&group.tag[0][first], tag_low);
+  store(&group.tag[1][first], _mm512_mask_add_epi64(sum_high, carried, sum_high, set1(1)));
+}
+
+template <bool sealing>
+INLINE void poly1305(Group& group) {
+  for (u32 first = 0; first < group.count; first += 8) {
+    const u32 end = first + 8 < group.count ? first + 8 : group.count;
+    // Sorted: the longest is the last. Across pays the longest for all eight; strands pay a fixed price a pair.
+    const u32 shortest = group.packet[first].length, longest = group.packet[end - 1].length;
+    const bool across = end - first >= 5 && longest - shortest < 64;
+    powers_of_eight(group, first, !across && longest >= 128);
+    if (across) {
+      poly_across<sealing>(group, first);
+    } else {
+      for (u32 p = first; p < end; p += 2) poly_pair<sealing>(group, p);
+    }
+    tags_of_eight(group, first);
+  }
+}
+
+// --- groups
+// -------------------------------------------------------------------------------------------------------------
+
+// Steps 1 and, as far as it comes along, 2.
+template <bool sealing>
+INLINE void one_time_keys(Group& group, Position& at) {
+  u32 total = group.count;
+  for (u32 p = 0; p < group.count; ++p) total += group.packet[p].blocks;
+  if (total > 8) {
+    transpose_keys(group, 0);
+    if (group.count > kLanes) transpose_keys(group, kLanes);
+  }
+  u32 p = 0;
+  for (; p + kLanes <= group.count; p += kLanes) one_time_keys_of_sixteen(group, p);
+  group.waiting = 0;
+  const u32 rest = p;
+  if (p < group.count) {
+    Lanes lanes;
+    for (; p < group.count; ++p) Lanes::take(lanes, p, group.packet[p], 0, 1);
+    lanes.full = 0;
+    fill(lanes, group, at);
+    pass<!sealing>(group, lanes);
+    for (u32 first = rest; first < group.count; first += 8) transpose_one_time_keys(group, first);
+  }
+}
+
+INLINE void cipher_all(Group& group, Position& at) {
+  for (;;) {
+    Lanes lanes;
+    fill(lanes, group, at);
+    if (lanes.count == 0) return;
+    pass<false>(group, lanes);
+  }
+}
+
+INLINE void seal_group(Group& group) {
+  Position at;
+  one_time_keys<true>(group, at);
+  cipher_all(group, at);
+  poly1305<true>(group);
+  for (u32 p = 0; p < group.count; ++p) {
+    u8* const to = group.packet[p].out + group.packet[p].length;
+    const __m128i tag =
+        _mm_set_epi64x(static_cast<long long>(group.tag[1][p]), static_cast<long long>(group.tag[0][p]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), tag);
+  }
+}
+
+// The difference of two tags, without a branch until all 128 bits are one bit.
+INLINE bool tag_matches(const Group& group, u32 p) {
+  u64 sent[2];
+  __builtin_memcpy(sent, group.packet[p].text + group.packet[p].length, kTag);
+  return ((sent[0] ^ group.tag[0][p]) | (sent[1] ^ group.tag[1][p])) == 0;
+}
+
+INLINE void open_group(Group& group) {
+  Position at;
+  one_time_keys<false>(group, at);
+  poly1305<false>(group);
+  for (u32 p = 0; p < group.count; ++p) group.packet[p].wanted = tag_matches(group, p);
+  for (u32 i = 0; i < group.waiting; ++i) {
+    const Packet& packet = group.packet[group.waiting_packet[i]];
+    if (packet.wanted) cipher_edge(packet, group.waiting_block[i], load(group.stream[i]));
+  }
+  cipher_all(group, at);
+}
+
+// Columns that were used, and what lies in rows.
+INLINE void wipe(Group& group) {
+  const Vector zero = _mm512_setzero_si512();
+  for (u32 first = 0; first < group.count; first += 8) {
+    for (auto& row : group.one_time) store(&row[first], zero);
+    for (auto& power : group.power) {
+      for (auto& row : power) store(&row[first], zero);
+    }
+    for (auto& row : group.sum) store(&row[first], zero);
+    for (u32 p = first; p < first + 8; p += 2) store(group.block_zero[p], zero);
+  }
+  for (u32 first = 0; first < group.count; first += kLanes) {
+    for (auto& row : group.key) store(&row[first], zero);
+  }
+  for (u32 i = 0; i < group.waiting; ++i) store(group.stream[i], zero);
+}
+
+// Registers, and the stack below: callees spilled there.
+NOINLINE void leave_no_trace() {
+  alignas(64) u8 below[1536];
+  __builtin_memset(below, 0, sizeof below);
+  __asm__ volatile("" : : "r"(below) : "memory");
+  __asm__ volatile(
+      "vpxord %%xmm16, %%xmm16, %%xmm16\n\tvpxord %%xmm17, %%xmm17, %%xmm17\n\tvpxord %%xmm18, %%xmm18, %%xmm18\n\t"
+      "vpxord %%xmm19, %%xmm19, %%xmm19\n\tvpxord %%xmm20, %%xmm20, %%xmm20\n\tvpxord %%xmm21, %%xmm21, %%xmm21\n\t"
+      "vpxord %%xmm22, %%xmm22, %%xmm22\n\tvpxord %%xmm23, %%xmm23, %%xmm23\n\tvpxord %%xmm24, %%xmm24, %%xmm24\n\t"
+      "vpxord %%xmm25, %%xmm25, %%xmm25\n\tvpxord %%xmm26, %%xmm26, %%xmm26\n\tvpxord %%xmm27, %%xmm27, %%xmm27\n\t"
+      "vpxord %%xmm28, %%xmm28, %%xmm28\n\tvpxord %%xmm29, %%xmm29, %%xmm29\n\tvpxord %%xmm30, %%xmm30, %%xmm30\n\t"
+      "vpxord %%xmm31, %%xmm31, %%xmm31\n\tvzeroall"
+      :
+      :
+      : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
+        "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24",
+        "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
+}
+
+// The order of up to 32 jobs by length: rank = how many are smaller. Keys differ in their low bits, so ranks do.
+INLINE void sort_by_length(const u32* length, u32 count, u8* order) {
+  alignas(64) u32 key[kMaxGroup];
+  alignas(64) u32 rank[kMaxGroup];
+  bool sorted = true;
+  for (u32 i = 0; i < count; ++i) {
+    key[i] = length[i] << 5 | i;
+    order[i] = static_cast<u8>(i);
+    sorted &= i == 0 || length[i - 1] <= length[i];
+  }
+  if (sorted) return;
+  for (u32 i = count; i < kMaxGroup; ++i) key[i] = ~0u;
+  const Vector key0 = load(key), key1 = load(key + kLanes), one = _mm512_set1_epi32(1);
+  Vector rank0 = _mm512_setzero_si512(), rank1 = rank0;
+  for (u32 i = 0; i < count; ++i) {
+    const Vector other = _mm512_set1_epi32(static_cast<int>(key[i]));
+    rank0 = _mm512_mask_add_epi32(rank0, _mm512_cmplt_epu32_mask(other, key0), rank0, one);
+    rank1 = _mm512_mask_add_epi32(rank1, _mm512_cmplt_epu32_mask(other, key1), rank1, one);
+  }
+  store(rank, rank0);
+  store(rank + kLanes, rank1);
+  for (u32 i = 0; i < count; ++i) order[rank[i]] = static_cast<u8>(i);
+}
+
+INLINE void find_full_blocks(Packet& packet) {
+  packet.blocks = (packet.length + 63) / 64;
+  packet.full_first = (packet.head_length + 63) / 64 + 1;
+  const u32 end = packet.body_end / 64 + 1;  // one past the last block that ends inside the body
+  packet.full_count = end > packet.full_first ? end - packet.full_first : 0;
+}
+
+INLINE u32 text_length(const SealJob& job) { return job.head_length + job.body_length + job.padding; }
+
+INLINE void describe(Packet& packet, const SealJob& job) {
+  packet.key = job.key;
+  packet.counter = job.counter;
+  packet.text = reinterpret_cast<const u8*>(reinterpret_cast<std::uintptr_t>(job.body) - job.head_length);
+  packet.head = job.head;
+  packet.out = job.destination;
+  packet.length = text_length(job);
+  packet.head_length = job.head_length;
+  packet.body_end = job.head_length + job.body_length;
+  packet.wanted = true;
+  find_full_blocks(packet);
+}
+INLINE void describe(Packet& packet, const OpenJob& job) {
+  packet.key = job.key;
+  packet.counter = job.counter;
+  packet.text = job.source;
+  packet.head = nullptr;
+  packet.out = job.destination;
+  packet.length = packet.body_end = job.length - kTag;
+  packet.head_length = 0;
+  packet.wanted = true;
+  find_full_blocks(packet);
+}
+
+// How many packets of the sorted rest make a group: all, as long as the cache holds them.
+INLINE u32 group_size(const u32* length, const u8* order, u32 rest) {
+  u32 octets = 0, n = 0;
+  while (n < rest && (octets < kGroupOctets || n % 2 != 0)) octets += length[order[n++]] + 64;
+  return n;
+}
+
+NOINLINE void seal_some(SealJob* jobs, u32 count) {
+  Group group;
+  u32 length[kMaxGroup];
+  u8 order[kMaxGroup];
+  for (u32 i = 0; i < count; ++i) length[i] = text_length(jobs[i]);
+  sort_by_length(length, count, order);
+  for (u32 done = 0; done < count; done += group.count) {
+    group.count = group_size(length, order + done, count - done);
+    for (u32 i = 0; i < group.count; ++i) describe(group.packet[i], jobs[order[done + i]]);
+    seal_group(group);
+    wipe(group);
+  }
+}
+
+NOINLINE void open_some(OpenJob* jobs, u32 count) {
+  Group group;
+  u32 length[kMaxGroup];
+  u8 order[kMaxGroup], kept[kMaxGroup];
+  u32 n = 0;
+  for (u32 i = 0; i < count; ++i) {
+    jobs[i].authentic = false;
+    if (jobs[i].length < kTag) continue;  // cannot hold a tag
+    length[n] = jobs[i].length;
+    kept[n++] = static_cast<u8>(i);
+  }
+  sort_by_length(length, n, order);
+  for (u32 done = 0; done < n; done += group.count) {
+    group.count = group_size(length, order + done, n - done);
+    for (u32 i = 0; i < group.count; ++i) describe(group.packet[i], jobs[kept[order[done + i]]]);
+    open_group(group);
+    for (u32 i = 0; i < group.count; ++i) jobs[kept[order[done + i]]].authentic = group.packet[i].wanted;
+    wipe(group);
+  }
+}
+
+void seal(SealJob* jobs, std::size_t count) noexcept {
+  for (std::size_t done = 0; done < count; done += kMaxGroup) {
+    seal_some(jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
+  }
+  if (count != 0) leave_no_trace();
+}
+
+void open(OpenJob* jobs, std::size_t count) noexcept {
+  for (std::size_t done = 0; done < count; done += kMaxGroup) {
+    open_some(jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
+  }
+  if (count != 0) leave_no_trace();
+}
+
+}  // namespace
+
+const AeadKernels kAeadAvx512 = {"avx512", cpu_has_avx512_ifma, seal, open};
+
+}  // namespace wireplane
