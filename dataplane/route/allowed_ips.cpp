@@ -43,7 +43,7 @@ Key masked(Key key, unsigned length) {
 constexpr auto kPrefixesOf = [] {
   std::array<std::uint64_t, 1 << kStride> table{};
   for (unsigned c = 0; c < table.size(); ++c)
-    for (unsigned number = (table.size() | c) >> 1; number != 0; number >>= 1) table[c] |= std::uint64_t{1} << number;
+    for (unsigned number = (1u << kStride | c) >> 1; number != 0; number >>= 1) table[c] |= std::uint64_t{1} << number;
   return table;
 }();
 inline unsigned prefix_number(unsigned chunk, unsigned bits) { return (1u << kStride | chunk) >> (kStride - bits); }

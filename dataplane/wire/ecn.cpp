@@ -4,7 +4,10 @@
 
 namespace wireplane {
 
-std::uint8_t outer_ds_for(const std::uint8_t* inner) { return static_cast<std::uint8_t>(ecn_of_packet(inner)); }
+std::uint8_t outer_ds_for(const std::uint8_t* inner) {
+  if (seeded_fault(40)) return ds_field(inner);
+  return static_cast<std::uint8_t>(ecn_of_packet(inner));
+}
 
 Drop ecn_decapsulate(std::uint8_t* inner, std::uint8_t outer_ds) {
   const Ecn outer = ecn_of(outer_ds), before = ecn_of_packet(inner);
