@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "control/noise/stack_scrub.h"
 #include "control/noise/x25519.h"
 #include "dataplane/base/bytes.h"
 #include "dataplane/base/check.h"
@@ -64,11 +65,13 @@ KeyPair split(const Transcript& t, ReceiverIndex self, ReceiverIndex remote, boo
 Result<InitiationSent, Refusal> write_initiation(InitiationMessage& msg, ReceiverIndex self, const LocalIdentity& us,
                                                  const RemoteIdentity& them, const Timestamp& timestamp,
                                                  Entropy& entropy) {
+  const StackScrub scrub;
   begin(msg, MessageType::kInitiation, self);
   return pattern::write_first(first<std::uint8_t>(msg), kPrologue, timestamp.octets, self, us, them, entropy);
 }
 
 Result<InitiationRead, Refusal> read_initiation(const InitiationMessage& msg, const LocalIdentity& us) {
+  const StackScrub scrub;
   auto read = pattern::read_first(first<const std::uint8_t>(msg), kPrologue, us);
   if (read) read->remote = index_at(msg.sender);
   return read;
@@ -76,6 +79,7 @@ Result<InitiationRead, Refusal> read_initiation(const InitiationMessage& msg, co
 
 Result<Timestamp, Refusal> read_initiation_timestamp(InitiationRead& read, const InitiationMessage& msg,
                                                      const RemoteIdentity& them) {
+  const StackScrub scrub;
   Timestamp timestamp;
   const auto done = pattern::read_first_payload(timestamp.octets, read, first<const std::uint8_t>(msg), them);
   if (!done) return done.error();
@@ -84,6 +88,7 @@ Result<Timestamp, Refusal> read_initiation_timestamp(InitiationRead& read, const
 
 Result<KeyPair, Refusal> write_response(ResponseMessage& msg, InitiationRead read, ReceiverIndex self,
                                         const LocalIdentity&, const RemoteIdentity& them, Entropy& entropy) {
+  const StackScrub scrub;
   begin(msg, MessageType::kResponse, self);
   store_le(msg.receiver.data(), read.remote.raw());
   const auto done = pattern::write_second(second<std::uint8_t>(msg), read, {}, them, entropy);
@@ -93,6 +98,7 @@ Result<KeyPair, Refusal> write_response(ResponseMessage& msg, InitiationRead rea
 
 Result<KeyPair, Refusal> read_response(const InitiationSent& sent, const ResponseMessage& msg, const LocalIdentity& us,
                                        const RemoteIdentity& them) {
+  const StackScrub scrub;
   if (index_at(msg.receiver) != sent.self) return Refusal::kWrongIndex;
   const auto done = pattern::read_second({}, sent, second<const std::uint8_t>(msg), us, them);
   if (!done) return done.error();

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "control/noise/blake2s.h"
+#include "control/noise/stack_scrub.h"
 #include "control/noise/x25519.h"
 
 namespace wireplane {
@@ -19,12 +20,14 @@ Mac1Key mac1_key_of(const PublicKey& reader) { return {labelled("mac1----", read
 CookieKey cookie_key_of(const PublicKey& sender) { return {labelled("cookie--", sender)}; }
 
 LocalIdentity make_local_identity(SecretKey secret) {
+  const StackScrub scrub;
   clamp(secret);
   const PublicKey ours = public_key(secret);
   return {std::move(secret), ours, mac1_key_of(ours), cookie_key_of(ours)};
 }
 
 RemoteIdentity make_remote_identity(const LocalIdentity& us, const PublicKey& them, SecretKey psk) {
+  const StackScrub scrub;
   SecretKey shared;
   const bool usable = dh(shared, us.secret, them);
   return {them, std::move(psk), std::move(shared), usable, mac1_key_of(them), cookie_key_of(them)};
