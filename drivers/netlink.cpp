@@ -49,7 +49,7 @@ std::string name_of(std::uint32_t interface) {
 }
 
 std::string with_length(const Address& address, std::uint8_t length) {
-  return to_text(address) + "/" + std::to_string(length);
+  return address_text(address) + "/" + std::to_string(length);
 }
 
 // ---- reading answers
@@ -174,7 +174,7 @@ int read_link(const nlmsghdr* message, void* data) {
 
 }  // namespace
 
-std::string to_text(const Address& address) {
+std::string address_text(const Address& address) {
   char text[INET6_ADDRSTRLEN];
   if (address.none() || ::inet_ntop(family_of(address), address.octets.data(), text, sizeof text) == nullptr)
     return "none";

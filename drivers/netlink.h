@@ -86,6 +86,6 @@ class Netlink {
   std::uint32_t sequence_ = 0;
 };
 
-[[nodiscard]] std::string to_text(const Address& address);  // as inet_ntop writes it; "none"
+[[nodiscard]] std::string address_text(const Address& address);  // as inet_ntop writes it; "none"
 
 }  // namespace wireplane
