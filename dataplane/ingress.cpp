@@ -155,9 +155,12 @@ void Worker::confirm(Session& session, PeerState& peer) {
 // P37: the endpoint moves with authenticated packets only. Control decides by {serial, counter} which move is the
 // latest.
 void Worker::follow(Session& session, PeerState& peer, const Packet& packet) {
+  // The version first: if control publishes in between, we say it once too often rather than once too seldom.
+  const std::uint32_t version = peer.endpoint_version.load(std::memory_order_acquire);
   const Endpoint* known = peer.endpoint.load(std::memory_order_acquire);
   if (known != nullptr && packet.from == *known) return;
-  if (packet.from == session.received.posted) return;  // said already
+  auto& received = session.received;
+  if (packet.from == received.posted && received.posted_against == version) return;  // said already
   bool posted;
   post(link_.urgent,
        {.kind = Event::Kind::kRoamed,
@@ -166,7 +169,9 @@ void Worker::follow(Session& session, PeerState& peer, const Packet& packet) {
         .counter = packet.counter,
         .endpoint = packet.from},
        posted);
-  if (posted) session.received.posted = packet.from;
+  if (!posted) return;  // the next packet tries again
+  received.posted = packet.from;
+  received.posted_against = version;
 }
 
 // What the timers of wg §6 want to know of reception; control reads it when one is due.

@@ -31,6 +31,7 @@ struct SendingWord {
 struct alignas(kCacheLine) PeerState {
   std::atomic<std::uint64_t> sending{0};           // SendingWord; 0: no key
   std::atomic<const Endpoint*> endpoint{nullptr};  // immutable once published; freed after a grace period
+  std::atomic<std::uint32_t> endpoint_version{0};  // grows with every endpoint published
   PeerId id;
   std::atomic<std::uint32_t> group{0};        // Forward = groups
   std::atomic<bool> handshake_wanted{false};  // a worker asks once; control clears it when it has heard

@@ -46,7 +46,8 @@ struct alignas(kCacheLine) Session {
   struct alignas(kCacheLine) {
     std::atomic<std::uint64_t> octets;  // of UDP payload; stored by the owner, read by control
     bool confirmed;                     // a packet was accepted: the responder's session may send (P24)
-    Endpoint posted;                    // last roaming candidate that control was told of
+    Endpoint posted;                    // last roaming candidate that control was told of,
+    std::uint32_t posted_against;       // and the version of the peer's endpoint it differed from
     ReplayWindow window;
   } received;
 

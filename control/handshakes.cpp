@@ -1,0 +1,286 @@
+// handshakes.cpp: handshake messages in and out, and the sessions that come of them.
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <new>
+
+#include "control/device.h"
+#include "dataplane/base/bytes.h"
+#include "dataplane/base/fault.h"
+
+namespace wireplane {
+namespace {
+
+constexpr Duration kUnderLoadLasts = 1s;  // P9: after the rings were last an eighth full
+
+template <class Message>
+Message message_of(const HandshakePacket& packet) {
+  static_assert(sizeof(Message) <= kMaxHandshakeSize);
+  Message message;
+  std::memcpy(&message, packet.message.data(), sizeof message);
+  return message;
+}
+
+// Hands out the system's randomness and remembers the last 32 octets: how the ephemeral secret of a response gets into
+// a keylog.
+class RecordingEntropy final : public Entropy {
+ public:
+  explicit RecordingEntropy(Entropy& source) : source_{source} {}
+  void fill(std::span<std::uint8_t> octets) override {
+    source_.fill(octets);
+    if (octets.size() == SecretKey::kSize) std::ranges::copy(octets, last_.fill().begin());
+  }
+  [[nodiscard]] const SecretKey& last() const { return last_; }
+
+ private:
+  Entropy& source_;
+  SecretKey last_;
+};
+
+}  // namespace
+
+void Device::note_load() {
+  std::size_t waiting = 0;
+  for (unsigned i = 0; i < engine_.workers(); ++i) waiting += engine_.link(i).handshakes.size();
+  const std::size_t bound = engine_.link(0).handshakes.capacity() / 8;
+  if (waiting >= bound) under_load_until_ = now_.engine + (seeded_fault(9) ? Duration{0} : kUnderLoadLasts);
+}
+
+void Device::take_handshake(const HandshakePacket& packet, unsigned worker) {
+  if (!has_identity_) return drop(Drop::kUnknownPeer);
+  const auto type = static_cast<MessageType>(load_le<std::uint32_t>(packet.message.data()));
+  if (type == MessageType::kCookieReply) {
+    if (const Drop verdict = take_cookie_reply(packet); verdict != Drop::kNone) drop(verdict);
+    return;
+  }
+  const std::span<const std::uint8_t> message{packet.message.data(), packet.length};
+  const bool loaded = under_load() || seeded_fault(7);
+  Drop verdict = admit(message, packet.from, loaded, identity_, cookie_checker_, limiter_, now_.engine);
+  if (verdict == Drop::kCookieSent) reply_with_cookie(packet, worker);
+  if (verdict == Drop::kNone)
+    verdict = type == MessageType::kInitiation ? take_initiation(packet, worker) : take_response(packet);
+  if (verdict != Drop::kNone) drop(verdict);
+}
+
+void Device::reply_with_cookie(const HandshakePacket& packet, unsigned worker) {
+  CookieReplyMessage reply;
+  cookie_checker_.make_reply(reply, {packet.message.data(), packet.length}, packet.from, identity_, now_.engine,
+                             entropy_);
+  Order out{.kind = Order::Kind::kSend, .peer = {}, .length = sizeof reply, .to = packet.from, .message = {}};
+  std::memcpy(out.message.data(), &reply, sizeof reply);
+  order(worker, out);
+}
+
+// spec: wg §5.4.2 as the responder reads it, §5.4.3 as it answers. Nothing of the peer changes before the message has
+// proved itself (P19).
+Drop Device::take_initiation(const HandshakePacket& packet, unsigned worker) {
+  const auto message = message_of<InitiationMessage>(packet);
+  Result<InitiationRead, Refusal> read = read_initiation(message, identity_);
+  if (!read) return drop_of(read.error());
+  const auto known = by_key_.find(read->remote_static);
+  if (known == by_key_.end()) return Drop::kUnknownPeer;  // P15: silent
+  Peer& peer = *peers_[known->second.raw()];
+  const Result<Timestamp, Refusal> timestamp = read_initiation_timestamp(*read, message, peer.identity);
+  if (!timestamp) return drop_of(timestamp.error());
+  if (const Drop verdict = peer.history.judge(*timestamp, now_.engine); verdict != Drop::kNone) return verdict;
+
+  const std::optional<ReceiverIndex> self = indices_.draw(worker, now_.engine);
+  if (!self) return Drop::kHandshakeQueueFull;
+  ResponseMessage response;
+  RecordingEntropy entropy{entropy_};
+  Result<KeyPair, Refusal> keys = write_response(response, std::move(*read), *self, identity_, peer.identity, entropy);
+  if (!keys || !install(peer, *keys)) {
+    indices_.give_back(*self, now_.engine);
+    return keys ? Drop::kHandshakeQueueFull : drop_of(keys.error());
+  }
+  if (options_.keylog) options_.keylog({peer.identity.public_key, identity_.secret, entropy.last(), peer.identity.psk});
+  peer.history.record(*timestamp, now_.engine);
+  peer.worker = worker;  // on a NIC that is where the peer's packets arrive
+  handshake_heard(peer, packet);
+  follow(peer, peer.last_serial, 0, packet.from);
+  peer.cookies.write_macs(octets_of(response), peer.identity, now_.engine);
+  send_message(peer, octets_of(response), worker);
+  return Drop::kNone;
+}
+
+Drop Device::take_response(const HandshakePacket& packet) {
+  const auto message = message_of<ResponseMessage>(packet);
+  const auto owner = index_owner_.find(ReceiverIndex{load_le<std::uint32_t>(message.receiver.data())});
+  Peer* peer = owner == index_owner_.end() ? nullptr : find(owner->second);
+  if (peer == nullptr || !peer->sent || peer->sent->self != owner->first) return Drop::kUnexpectedResponse;  // P22
+  Result<KeyPair, Refusal> keys = read_response(*peer->sent, message, identity_, peer->identity);
+  if (!keys) return drop_of(keys.error());
+  if (options_.keylog)
+    options_.keylog({peer->identity.public_key, identity_.secret, peer->sent->ephemeral.secret, peer->identity.psk});
+  if (!install(*peer, *keys)) return Drop::kHandshakeQueueFull;
+  if (!seeded_fault(22)) peer->sent.reset();  // its index is the session's now (P22, P23)
+  end_initiation(*peer);
+  handshake_heard(*peer, packet);
+  follow(*peer, peer->last_serial, 0, packet.from);
+  peer->last_handshake = now_.wall;
+  for (unsigned i = 0; i < engine_.workers(); ++i)
+    order(i, {.kind = i == peer->worker ? Order::Kind::kKeyReady : Order::Kind::kFlush,
+              .peer = peer->id,
+              .length = {},
+              .to = {},
+              .message = {}});
+  event(*peer, "connected");
+  return Drop::kNone;
+}
+
+// P12: kept for the next message; moves no endpoint and sends nothing.
+Drop Device::take_cookie_reply(const HandshakePacket& packet) {
+  const auto message = message_of<CookieReplyMessage>(packet);
+  const auto owner = index_owner_.find(ReceiverIndex{load_le<std::uint32_t>(message.receiver.data())});
+  Peer* peer = owner == index_owner_.end() ? nullptr : find(owner->second);
+  if (peer == nullptr || !peer->cookies.accept(message, peer->identity, now_.engine)) return Drop::kBadCookieReply;
+  return Drop::kNone;
+}
+
+void Device::handshake_heard(Peer& peer, const HandshakePacket& packet) {
+  peer.received_octets += packet.length;
+  peer.state->receive.last_received.store(ns(now_.engine), std::memory_order_relaxed);
+  peer.state->send.unanswered_since.store(0, std::memory_order_relaxed);
+}
+
+// Begins a handshake, or repeats it. Not within Rekey-Timeout of the last message: then workers are asked to come
+// again.
+void Device::initiate(Peer& peer, bool retry) {
+  if (!retry) peer.attempts = 0;
+  const bool possible = has_identity_ && peer.endpoint && (peer.identity.usable || seeded_fault(20));
+  const Instant allowed = peer.last_handshake_sent ? *peer.last_handshake_sent + kRekeyTimeout : now_.engine;
+  const std::optional<ReceiverIndex> self =
+      possible && allowed <= now_.engine ? indices_.draw(peer.worker, now_.engine) : std::nullopt;
+  if (!self) {
+    if (!peer.retry_at) peer.ask_again_at = std::max(allowed, now_.engine + 1s);
+    return schedule(peer);
+  }
+  InitiationMessage message;
+  Result<InitiationSent, Refusal> sent =
+      write_initiation(message, *self, identity_, peer.identity, peer.clock.read(now_), entropy_);
+  if (!sent) {
+    indices_.give_back(*self, now_.engine);
+    peer.ask_again_at = now_.engine + kRekeyTimeout;
+    return schedule(peer);
+  }
+  if (peer.sent) {  // the earlier one's answer would come too late
+    index_owner_.erase(peer.sent->self);
+    indices_.give_back(peer.sent->self, now_.engine);
+  }
+  peer.sent.emplace(std::move(*sent));
+  index_owner_[*self] = peer.id;
+  ++peer.attempts;
+  peer.cookies.write_macs(octets_of(message), peer.identity, now_.engine);
+  send_message(peer, octets_of(message), peer.worker);
+  peer.retry_at = now_.engine + kRekeyTimeout + jitter();
+  schedule(peer);
+}
+
+void Device::send_message(Peer& peer, std::span<const std::uint8_t> message, unsigned worker) {
+  Order out{.kind = Order::Kind::kSend,
+            .peer = peer.id,
+            .length = static_cast<std::uint16_t>(message.size()),
+            .to = *peer.endpoint,
+            .message = {}};
+  std::ranges::copy(message, out.message.begin());
+  order(worker, out);
+  peer.last_handshake_sent = now_.engine;
+  peer.sent_octets += message.size();
+  peer.state->send.last_sent.store(ns(now_.engine), std::memory_order_relaxed);
+  peer.state->receive.keepalive_owed_since.store(0, std::memory_order_relaxed);
+}
+
+// A handshake has ended well: what was armed for it is over.
+void Device::end_initiation(Peer& peer) {
+  if (peer.sent) {
+    index_owner_.erase(peer.sent->self);
+    indices_.give_back(peer.sent->self, now_.engine);
+    peer.sent.reset();
+  }
+  peer.attempts = 0;
+  peer.retry_at.reset();
+  peer.ask_again_at.reset();
+  peer.state->handshake_wanted.store(false, std::memory_order_relaxed);
+  schedule(peer);
+}
+
+std::optional<SessionSlot> Device::take_slot() {
+  if (!free_sessions_.empty()) {
+    const SessionSlot slot = free_sessions_.back();
+    free_sessions_.pop_back();
+    return slot;
+  }
+  if (next_session_ == engine_.sessions().slots()) return std::nullopt;
+  return SessionSlot{next_session_++};
+}
+
+// Makes a session of a keypair: into the arena, then into its owner's table, then into the peer's rotation. False: no
+// slot is free.
+bool Device::install(Peer& peer, KeyPair& keys) {
+  const std::optional<SessionSlot> slot = take_slot();
+  if (!slot) return false;
+  peer.last_serial = Serial{peer.last_serial.raw() + 1};
+  Session& session = *new (&engine_.sessions().at(*slot)) Session{};
+  std::ranges::copy(keys.receive.expose(), session.receive_key);
+  std::ranges::copy(keys.send.expose(), session.send_key);
+  session.peer = peer.id;
+  session.serial = peer.last_serial;
+  session.slot = *slot;
+  session.self = keys.self;
+  session.remote = keys.remote;
+  session.created = ns(now_.engine);
+  session.initiator = keys.initiator;
+  index_owner_[keys.self] = peer.id;
+  ++live_sessions_;
+  engine_.link(engine_.owner(keys.self)).sessions.store(keys.self, *slot);  // T1: found from here on
+
+  retire(peer, peer.keypairs.derived({*slot, session.serial, keys.self}, keys.initiator));
+  // P24: the responder may not send before the first packet on this key has come; its owner will offer it then.
+  if (keys.initiator || seeded_fault(24)) peer.state->offer_sending(session.serial, *slot);
+  peer.wipe_at = now_.engine + kWipeAfterTime;
+  schedule(peer);
+  return true;
+}
+
+// spec: DESIGN.md, session keys: clear the entry, grace period, clear `sending` if it names it, grace period, wipe,
+// free. The first period is there because the owner may be offering the session for sending right now.
+void Device::retire(Peer& peer, const std::vector<SessionRef>& gone) {
+  for (const SessionRef& ref : gone) {
+    engine_.link(engine_.owner(ref.self)).sessions.clear(ref.self);
+    index_owner_.erase(ref.self);
+    peer.retiring.push_back(ref.slot);
+    engine_.grace().retire([this, id = peer.id, ref] { retire_later(id, ref, false); });
+  }
+}
+
+void Device::retire_later(PeerId id, const SessionRef& ref, bool cleared_once) {
+  if (!cleared_once) {
+    std::uint64_t word = SendingWord::pack(ref.serial, ref.slot);
+    engine_.peer(id.slot).sending.compare_exchange_strong(word, std::uint64_t{ref.serial.raw()} << 32,
+                                                          std::memory_order_acq_rel);
+    return engine_.grace().retire([this, id, ref] { retire_later(id, ref, true); });
+  }
+  const Session& session = engine_.sessions().at(ref.slot);
+  if (Peer* peer = find(id)) {
+    peer->received_octets += session.received.octets.load(std::memory_order_relaxed);
+    peer->sent_octets += session.sent.octets.load(std::memory_order_relaxed);
+    std::erase(peer->retiring, ref.slot);
+  }
+  if (!seeded_fault(30)) engine_.sessions().wipe_slot(ref.slot);
+  free_sessions_.push_back(ref.slot);
+  indices_.give_back(ref.self, now_.engine);
+  --live_sessions_;
+}
+
+// From here on no key of this peer is used: configuration changed, or nobody used them for too long (P29, P30).
+void Device::expire_keys(Peer& peer) {
+  std::uint64_t word = peer.state->sending.load(std::memory_order_relaxed);
+  while (!peer.state->sending.compare_exchange_weak(word, word >> 32 << 32, std::memory_order_acq_rel)) {
+  }
+  retire(peer, peer.keypairs.clear());
+  end_initiation(peer);
+  peer.wipe_at.reset();
+  peer.last_handshake_sent.reset();  // a new handshake may begin at once
+}
+
+}  // namespace wireplane

@@ -1,0 +1,159 @@
+// timers.cpp: when what is due. spec: wg §6; the Linux kernel's timers.c
+//
+//   retry            5 s + jitter after an initiation: again, 20 times in all, then give up (P43)
+//   no answer        data was sent and nothing authentic came for 10 + 5 s: a new handshake (P46)
+//   keepalive        data was received and nothing was sent for 10 s: an empty packet (P47)
+//   persistent       nothing went either way for the configured time: an empty packet (P48)
+//   wipe             540 s after the last session was derived: all keys (P30)
+//
+// Workers only note times. A peer has at most one live entry in the queue, for its earliest timer; when it is due, the
+// notes are read and the entry moves to where they say. While workers need not tell us of traffic (timers_armed), we
+// look every 10 s.
+#include <algorithm>
+
+#include "control/device.h"
+#include "dataplane/base/fault.h"
+
+namespace wireplane {
+namespace {
+
+Instant instant(std::int64_t ns) { return Instant{Duration{ns}}; }
+
+void earliest(std::optional<Instant>& best, std::optional<Instant> candidate) {
+  if (candidate && (!best || *candidate < *best)) best = candidate;
+}
+
+std::optional<Instant> since(const std::atomic<std::int64_t>& noted, Duration wait) {
+  const std::int64_t at = noted.load(std::memory_order_relaxed);
+  return at == 0 ? std::nullopt : std::optional{instant(at) + wait};
+}
+
+std::optional<Instant> no_answer_due(const Peer& peer) {
+  return since(peer.state->send.unanswered_since, kKeepaliveTimeout + kRekeyTimeout + peer.answer_jitter);
+}
+
+std::optional<Instant> keepalive_due(const Peer& peer) {
+  return seeded_fault(47) ? std::nullopt : since(peer.state->receive.keepalive_owed_since, kKeepaliveTimeout);
+}
+
+Instant last_activity(const PeerState& state) {
+  return instant(std::max(state.send.last_data_sent.load(std::memory_order_relaxed),
+                          state.receive.last_data_received.load(std::memory_order_relaxed)));
+}
+
+}  // namespace
+
+Duration Device::jitter() {
+  return Duration{
+      static_cast<std::int64_t>(entropy_.u64() % static_cast<std::uint64_t>(kRekeyTimeoutJitterMax.count() + 1))};
+}
+
+std::optional<Instant> Device::persistent_due(const Peer& peer) const {
+  if (peer.persistent_keepalive_s == 0 || !peer.persistent_since || !peer.endpoint) return std::nullopt;
+  const std::int64_t heard = seeded_fault(48) ? 0 : peer.state->receive.last_received.load(std::memory_order_relaxed);
+  const Instant last = std::max(
+      {*peer.persistent_since, instant(heard), instant(peer.state->send.last_sent.load(std::memory_order_relaxed))});
+  return last + std::chrono::seconds{peer.persistent_keepalive_s};
+}
+
+std::optional<Instant> Device::next_due(const Peer& peer) const {
+  std::optional<Instant> due = peer.retry_at;
+  earliest(due, peer.wipe_at);
+  earliest(due, peer.ask_again_at);
+  earliest(due, peer.keepalive_again_at);
+  earliest(due, persistent_due(peer));
+  earliest(due, no_answer_due(peer));
+  earliest(due, keepalive_due(peer));
+  if (peer.state->timers_armed.load(std::memory_order_relaxed)) earliest(due, now_.engine + kKeepaliveTimeout);
+  return due;
+}
+
+void Device::schedule(Peer& peer) {
+  const std::optional<Instant> due = next_due(peer);
+  if (!due || (peer.scheduled && *peer.scheduled <= *due)) return;
+  peer.scheduled = due;
+  due_.push({*due, peer.id});
+}
+
+void Device::run_timers() {
+  for (unsigned budget = 4096; budget != 0 && !due_.empty() && due_.top().at <= now_.engine; --budget) {
+    const Due entry = due_.top();
+    due_.pop();
+    Peer* peer = find(entry.peer);
+    if (peer == nullptr || peer->scheduled != entry.at) continue;  // gone, or an earlier entry has replaced this one
+    peer->scheduled.reset();
+    run_timers_of(*peer);
+    schedule(*peer);
+  }
+}
+
+void Device::run_timers_of(Peer& peer) {
+  const Instant now = now_.engine;
+  PeerState& state = *peer.state;
+  const auto due = [now](const std::optional<Instant>& at) { return at && *at <= now; };
+  const auto send_keepalive = [&] {
+    order(peer.worker, {.kind = Order::Kind::kKeepalive, .peer = peer.id, .length = {}, .to = {}, .message = {}});
+  };
+
+  if (due(peer.wipe_at)) {
+    expire_keys(peer);
+    event(peer, "lost");
+  }
+  if (due(peer.ask_again_at)) {
+    peer.ask_again_at.reset();
+    state.handshake_wanted.store(false, std::memory_order_relaxed);
+  }
+  if (due(peer.retry_at)) {
+    peer.retry_at.reset();
+    // The route that our source address was learned on may be the trouble (P37).
+    if (peer.endpoint && !(peer.endpoint->local.none() && peer.endpoint->interface == 0)) {
+      Endpoint forgetful = *peer.endpoint;
+      forgetful.local = {};
+      if (!forgetful.remote.is_v6()) forgetful.interface = 0;
+      publish_endpoint(peer, forgetful);
+    }
+    if (peer.attempts >= kMaxHandshakeSends && !seeded_fault(43))
+      give_up(peer);
+    else
+      initiate(peer, true);
+  }
+  if (due(no_answer_due(peer)) && !seeded_fault(46)) {
+    state.send.unanswered_since.store(0, std::memory_order_relaxed);
+    peer.answer_jitter = jitter();
+    initiate(peer, false);
+  }
+  if (due(keepalive_due(peer))) {
+    const std::int64_t first = state.receive.keepalive_owed_since.exchange(0, std::memory_order_relaxed);
+    if (state.receive.last_data_received.load(std::memory_order_relaxed) > first)
+      peer.keepalive_again_at = now + kKeepaliveTimeout;
+    send_keepalive();
+  } else if (due(peer.keepalive_again_at)) {
+    const Instant asked = *peer.keepalive_again_at - kKeepaliveTimeout;
+    peer.keepalive_again_at.reset();
+    if (instant(state.send.last_data_sent.load(std::memory_order_relaxed)) <= asked) send_keepalive();
+  }
+  if (due(persistent_due(peer))) {
+    peer.persistent_since = now;
+    send_keepalive();
+  }
+  // Quiet for a while: workers shall tell us when there is traffic again. One may have noted its packet and looked at
+  // the flag just before we cleared it, so we look once more when its step is over.
+  if (state.timers_armed.load(std::memory_order_relaxed) && last_activity(state) + kKeepaliveTimeout < now &&
+      !no_answer_due(peer) && !keepalive_due(peer)) {
+    state.timers_armed.store(false, std::memory_order_seq_cst);
+    engine_.grace().retire([this, id = peer.id] {
+      if (Peer* again = find(id)) schedule(*again);
+    });
+  }
+}
+
+// P43: nobody answers. What waits is dropped, keys are wiped in time; the next packet or persistent keepalive starts
+// again.
+void Device::give_up(Peer& peer) {
+  order_all(Order::Kind::kPurge, peer.id);
+  end_initiation(peer);
+  if (!peer.wipe_at) peer.wipe_at = now_.engine + kWipeAfterTime;
+  event(peer, "lost");
+}
+
+}  // namespace wireplane
