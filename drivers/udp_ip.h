@@ -1,0 +1,51 @@
+// udp_ip.h: IP and UDP headers around an outer datagram, where no kernel writes and reads them for us.
+// spec: RFC 791, RFC 8200, RFC 768 (and RFC 8200 §8.1: over IPv6 the checksum is not optional)
+//
+//   | IPv4 20 or IPv6 40 | UDP 8 | payload |       written directly before the payload, into the packet's headroom
+//
+// Pure functions on octets: no device, no state, no owner. Cost: one pass over the payload where the checksum is ours.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "dataplane/base/drops.h"
+#include "dataplane/base/endpoint.h"
+
+namespace wireplane {
+
+// Who makes a checksum: we, in full; or the device, for which UDP's field holds the pseudo-header's sum and IPv4's
+// zero.
+enum class ChecksumBy : std::uint8_t { kUs, kDevice };
+
+struct DatagramHeader {
+  Address source, destination;  // of one family
+  std::uint16_t source_port{}, destination_port{};
+  std::uint8_t tos{};
+  std::uint16_t identification{};  // IPv4: any number not used lately with the same addresses (RFC 6864 §4.3)
+};
+
+[[nodiscard]] inline std::size_t udp_ip_size(const Address& destination) { return destination.is_v4() ? 28 : 48; }
+
+// Writes udp_ip_size() octets before `payload`. The caller has that headroom, and length fits (65,507 over IPv4).
+void write_udp_ip(std::uint8_t* payload, std::size_t length, const DatagramHeader& header, ChecksumBy ip,
+                  ChecksumBy udp);
+
+// What the device has found out about a frame.
+struct ChecksumsSeen {
+  bool ip_good = false, udp_good = false;
+};
+
+// A datagram found in an IP packet.
+struct FoundDatagram {
+  const std::uint8_t* payload{};
+  std::size_t length{};
+  Address source, destination;
+  std::uint16_t source_port{}, destination_port{};
+  std::uint8_t tos{};
+};
+
+// Reads an IP packet that fills the first part of `count` octets (a short frame is padded behind it). Drop::kNone:
+// `found` is complete. kOuterNotOurs: whole, but no UDP; found.source and destination are set. P3, P4.
+[[nodiscard]] Drop read_udp_ip(const std::uint8_t* ip, std::size_t count, ChecksumsSeen seen, FoundDatagram& found);
+
+}  // namespace wireplane
