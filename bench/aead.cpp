@@ -24,8 +24,7 @@ namespace {
 
 constexpr std::uint32_t kTag = 16;
 
-// --- rivals that are no kernel of ours
-// ----------------------------------------------------------------------------------
+// --- rivals that are no kernel of ours ---
 
 IMB_MGR* job_manager() {
   static IMB_MGR* const manager = [] {
@@ -117,8 +116,7 @@ void openssl_open(OpenJob* jobs, std::size_t count) noexcept {
 const AeadKernels kIpsecMbJob = {"ipsec_mb_job", nullptr, job_seal, job_open};
 const AeadKernels kOpenssl = {"openssl", nullptr, openssl_seal, openssl_open};
 
-// --- a burst to work on
-// -------------------------------------------------------------------------------------------------
+// --- a burst to work on ---
 
 struct Load {
   std::string name;

@@ -65,7 +65,9 @@ using u64 = std::uint64_t;
 constexpr u32 kMaxGroup = 32;  // packets computed together: two registers of 16 transposed key words
 constexpr u32 kLanes = 16;     // ChaCha20 blocks in one pass
 constexpr u32 kTag = 16;
-constexpr u32 kGroupOctets = 24576;  // a group's data should stay in the first-level cache between cipher and tags
+constexpr u32 kLong = 2048;          // from here on the cache holds a pair of packets between cipher and tags, not eight
+constexpr u32 kAcrossAtLeast = 5;    // packets, and
+constexpr u32 kAcrossLongest = 512;  // octets, where Poly1305 across packets beats strands: measured, README.md
 
 // One packet of a group, sorted. Octet i of the text comes from head[i] below head_length, from text[i] below body_end,
 // and is zero (padding) above; `text` is the body's address minus head_length.
@@ -94,7 +96,7 @@ struct alignas(64) Group {
   u64 power[5][3][kMaxGroup];  // r, r^2, r^3, r^4, r^8 in limbs
   u64 sum[3][kMaxGroup];       // h before the last carry
   u64 tag[2][kMaxGroup];
-  u64 block_zero[kMaxGroup][4];  // one_time before it is transposed, where it was not computed vertically
+  u64 block_zero[kMaxGroup][8];  // key stream of block 0, where it was not computed vertically
   u8 stream[kLanes][64];         // open: key stream that came along with block 0 and waits for the verdict
   u32 waiting_packet[kLanes], waiting_block[kLanes], waiting;
 };
@@ -104,8 +106,7 @@ INLINE Vector load(const void* at) { return _mm512_loadu_si512(at); }
 INLINE void store(void* at, Vector v) { _mm512_storeu_si512(at, v); }
 INLINE __mmask64 first_octets(u32 count) { return count >= 64 ? ~u64{0} : _bzhi_u64(~u64{0}, count); }
 
-// --- ChaCha20
-// -----------------------------------------------------------------------------------------------------------
+// --- ChaCha20 ---
 
 constexpr u32 kSigma[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};  // "expand 32-byte k"
 
@@ -146,8 +147,9 @@ struct Position {
   u32 block = 1;
 };
 
-INLINE void fill(Lanes& lanes, const Group& group, Position& at) {
-  while (at.packet < group.count && lanes.count < kLanes) {
+// Takes from the list, of packets before `end`, until the pass is full.
+INLINE void fill(Lanes& lanes, const Group& group, Position& at, u32 end) {
+  while (at.packet < end && lanes.count < kLanes) {
     const Packet& packet = group.packet[at.packet];
     const u32 left = packet.wanted ? packet.blocks + 1 - at.block : 0;
     const u32 room = kLanes - lanes.count;
@@ -263,8 +265,7 @@ INLINE void chacha20_rows(const Group& group, const Lanes& lanes, Vector* x) {
   }
 }
 
-// --- from key stream to text
-// --------------------------------------------------------------------------------------------
+// --- from key stream to text ---
 
 // A block that touches the head, the padding or the end.
 NOINLINE void cipher_edge(const Packet& packet, u32 block, Vector stream) {
@@ -273,8 +274,8 @@ NOINLINE void cipher_edge(const Packet& packet, u32 block, Vector stream) {
   const u32 head = packet.head_length > at ? packet.head_length - at : 0;  // of these, the head's
   const u32 body = packet.body_end > at ? packet.body_end - at : 0;        // and the head's and the body's
   const __mmask64 in_head = first_octets(head), in_body = first_octets(body) & ~in_head;  // beyond: padding, zero
-  const Vector text = _mm512_or_si512(_mm512_maskz_loadu_epi8(in_head, packet.head + at),
-                                      _mm512_maskz_loadu_epi8(in_body, packet.text + at));
+  Vector text = _mm512_maskz_loadu_epi8(in_body, packet.text + at);
+  if (head != 0) text = _mm512_or_si512(text, _mm512_maskz_loadu_epi8(in_head, packet.head + at));  // it may be null
   _mm512_mask_storeu_epi8(packet.out + at, first_octets(end), _mm512_xor_si512(text, stream));
 }
 
@@ -291,7 +292,7 @@ INLINE void deliver(Group& group, const Lanes& lanes, u32 i, Vector row) {
   if (all_full) return cipher(packet, block, row);
   if (i >= lanes.count) return;
   if (block == 0) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(group.block_zero[p]), _mm512_castsi512_si256(row));
+    store(group.block_zero[p], row);
   } else if (wait) {
     group.waiting_packet[group.waiting] = p;
     group.waiting_block[group.waiting] = block;
@@ -343,12 +344,15 @@ NOINLINE void one_time_keys_of_sixteen(Group& group, u32 first) {
 
 // block_zero of packets [first, first + 8) to one_time.
 INLINE void transpose_one_time_keys(Group& group, u32 first) {
-  const Vector a = load(group.block_zero[first]), b = load(group.block_zero[first + 2]);
-  const Vector c = load(group.block_zero[first + 4]), d = load(group.block_zero[first + 6]);
+  Vector two[4];  // packets 2 i and 2 i + 1
+  for (u32 i = 0; i < 4; ++i) {
+    const __m256i* const row = reinterpret_cast<const __m256i*>(group.block_zero[first + 2 * i]);
+    two[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(row)), _mm256_loadu_si256(row + 2), 1);
+  }
   for (long long i = 0; i < 4; ++i) {
     const Vector pick = _mm512_setr_epi64(i, 4 + i, 8 + i, 12 + i, i, 4 + i, 8 + i, 12 + i);
-    const Vector ab = _mm512_permutex2var_epi64(a, pick, b), cd = _mm512_permutex2var_epi64(c, pick, d);
-    store(&group.one_time[i][first], _mm512_shuffle_i64x2(ab, cd, 0x44));
+    const Vector low = _mm512_permutex2var_epi64(two[0], pick, two[1]);
+    store(&group.one_time[i][first], _mm512_shuffle_i64x2(low, _mm512_permutex2var_epi64(two[2], pick, two[3]), 0x44));
   }
 }
 
@@ -382,8 +386,7 @@ NOINLINE void transpose_keys(Group& group, u32 first) {
   }
 }
 
-// --- Poly1305
-// -----------------------------------------------------------------------------------------------------------
+// --- Poly1305 ---
 
 struct Limbs {  // of eight numbers
   Vector v0, v1, v2;
@@ -501,8 +504,7 @@ INLINE u32 row_blocks(const Message& m, u32 i) {
   return missing >= 4 ? 0 : 0xfu & (0xfu << missing);
 }
 
-// --- Poly1305 across eight packets
-// --------------------------------------------------------------------------------------
+// --- Poly1305 across eight packets ---
 
 // Rows of eight packets to columns: column c holds the low (even c) or high half of block c / 2 of each.
 INLINE void transpose_rows(const Vector row[8], Vector column[8]) {
@@ -540,6 +542,8 @@ NOINLINE void poly_across(Group& group, u32 first) {
   for (u32 k = 0; k < 8; ++k) m[k].shift = 64 * rows - m[k].shift, lengths[k] = m[k].length;
   const u32 first_full = rows - shortest / 4;  // from this row on, all packets have all four blocks
 
+  const Factor by_r = factor(load_limbs(group.power[kR1], first)), by_r2 = factor(load_limbs(group.power[kR2], first));
+  const Factor by_r3 = factor(load_limbs(group.power[kR3], first)), by_r4 = factor(load_limbs(group.power[kR4], first));
   Limbs h = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
   const Vector high_bit = set1(kHighBit);
   for (u32 i = 0; i < rows; ++i) {
@@ -571,17 +575,16 @@ NOINLINE void poly_across(Group& group, u32 first) {
       }
     }
     Product d = nothing();
-    multiply_add(d, block[3], factor(load_limbs(group.power[kR1], first)));
-    if (present & 4) multiply_add(d, block[2], factor(load_limbs(group.power[kR2], first)));
-    if (present & 2) multiply_add(d, block[1], factor(load_limbs(group.power[kR3], first)));
-    if (present & 1 || i != 0) multiply_add(d, add(h, block[0]), factor(load_limbs(group.power[kR4], first)));
+    multiply_add(d, block[3], by_r);
+    if (present & 4) multiply_add(d, block[2], by_r2);
+    if (present & 2) multiply_add(d, block[1], by_r3);
+    if (present & 1 || i != 0) multiply_add(d, add(h, block[0]), by_r4);
     h = carry(fold(d));
   }
   store_limbs(group.sum, first, h);
 }
 
-// --- Poly1305 in strands
-// ------------------------------------------------------------------------------------------------
+// --- Poly1305 in strands ---
 
 INLINE Vector of_pair(const u64* two) {  // the pair's two values in all four strands
   return _mm512_broadcast_i64x2(_mm_loadu_si128(reinterpret_cast<const __m128i*>(two)));
@@ -664,8 +667,7 @@ NOINLINE void poly_pair(Group& group, u32 first) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(&group.sum[2][first]), _mm512_castsi512_si128(sum.v2));
 }
 
-// --- tags
-// ---------------------------------------------------------------------------------------------------------------
+// --- tags ---
 
 // h mod p, plus s mod 2^128, of packets [first, first + 8).
 INLINE void tags_of_eight(Group& group, u32 first) {
@@ -693,25 +695,23 @@ INLINE void tags_of_eight(Group& group, u32 first) {
   store(&group.tag[1][first], _mm512_mask_add_epi64(sum_high, carried, sum_high, set1(1)));
 }
 
+// Tags of packets [first, end), at most eight. Sorted: the longest is the last. Across pays the longest for all eight;
+// strands pay a fixed price a pair.
 template <bool sealing>
-INLINE void poly1305(Group& group) {
-  for (u32 first = 0; first < group.count; first += 8) {
-    const u32 end = first + 8 < group.count ? first + 8 : group.count;
-    // Sorted: the longest is the last. Across pays the longest for all eight; strands pay a fixed price a pair.
-    const u32 shortest = group.packet[first].length, longest = group.packet[end - 1].length;
-    const bool across = end - first >= 5 && longest - shortest < 64;
-    powers_of_eight(group, first, !across && longest >= 128);
-    if (across) {
-      poly_across<sealing>(group, first);
-    } else {
-      for (u32 p = first; p < end; p += 2) poly_pair<sealing>(group, p);
-    }
-    tags_of_eight(group, first);
+INLINE void poly1305(Group& group, u32 first, u32 end) {
+  const u32 shortest = group.packet[first].length, longest = group.packet[end - 1].length;
+  const bool across = end - first >= kAcrossAtLeast && longest - shortest < 64 && longest <= kAcrossLongest;
+  const u32 column = first & ~7u;
+  if (first == column) powers_of_eight(group, first, group.packet[column + 8 < group.count ? column + 7 : group.count - 1].length >= 128);
+  if (across) {
+    poly_across<sealing>(group, first);
+  } else {
+    for (u32 p = first; p < end; p += 2) poly_pair<sealing>(group, p);
   }
+  tags_of_eight(group, column);
 }
 
-// --- groups
-// -------------------------------------------------------------------------------------------------------------
+// --- groups ---
 
 // Steps 1 and, as far as it comes along, 2.
 template <bool sealing>
@@ -730,30 +730,34 @@ INLINE void one_time_keys(Group& group, Position& at) {
     Lanes lanes;
     for (; p < group.count; ++p) Lanes::take(lanes, p, group.packet[p], 0, 1);
     lanes.full = 0;
-    fill(lanes, group, at);
+    fill(lanes, group, at, group.count);
     pass<!sealing>(group, lanes);
     for (u32 first = rest; first < group.count; first += 8) transpose_one_time_keys(group, first);
   }
 }
 
-INLINE void cipher_all(Group& group, Position& at) {
-  for (;;) {
-    Lanes lanes;
-    fill(lanes, group, at);
-    if (lanes.count == 0) return;
-    pass<false>(group, lanes);
-  }
+// The packets whose tags are computed next: eight columns, or a pair of long ones.
+INLINE u32 unit_end(const Group& group, u32 first) {
+  const u32 eight = (first & ~7u) + 8 < group.count ? (first & ~7u) + 8 : group.count;
+  if (first % 8 == 0 && group.packet[eight - 1].length < kLong) return eight;
+  return first + 2 < group.count ? first + 2 : group.count;
 }
 
 INLINE void seal_group(Group& group) {
   Position at;
   one_time_keys<true>(group, at);
-  cipher_all(group, at);
-  poly1305<true>(group);
+  for (u32 first = 0, end; first < group.count; first = end) {
+    end = unit_end(group, first);
+    while (at.packet < end) {  // a pass takes blocks of the packets behind, too
+      Lanes lanes;
+      fill(lanes, group, at, group.count);
+      if (lanes.count != 0) pass<false>(group, lanes);
+    }
+    poly1305<true>(group, first, end);
+  }
   for (u32 p = 0; p < group.count; ++p) {
     u8* const to = group.packet[p].out + group.packet[p].length;
-    const __m128i tag =
-        _mm_set_epi64x(static_cast<long long>(group.tag[1][p]), static_cast<long long>(group.tag[0][p]));
+    const __m128i tag = _mm_set_epi64x(static_cast<long long>(group.tag[1][p]), static_cast<long long>(group.tag[0][p]));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), tag);
   }
 }
@@ -768,13 +772,24 @@ INLINE bool tag_matches(const Group& group, u32 p) {
 INLINE void open_group(Group& group) {
   Position at;
   one_time_keys<false>(group, at);
-  poly1305<false>(group);
-  for (u32 p = 0; p < group.count; ++p) group.packet[p].wanted = tag_matches(group, p);
-  for (u32 i = 0; i < group.waiting; ++i) {
-    const Packet& packet = group.packet[group.waiting_packet[i]];
-    if (packet.wanted) cipher_edge(packet, group.waiting_block[i], load(group.stream[i]));
+  u32 waiting = 0;
+  Lanes lanes;
+  for (u32 first = 0, end; first < group.count; first = end) {
+    end = unit_end(group, first);
+    poly1305<false>(group, first, end);
+    for (u32 p = first; p < end; ++p) group.packet[p].wanted = tag_matches(group, p);
+    for (; waiting < group.waiting && group.waiting_packet[waiting] < end; ++waiting) {
+      const Packet& packet = group.packet[group.waiting_packet[waiting]];
+      if (packet.wanted) cipher_edge(packet, group.waiting_block[waiting], load(group.stream[waiting]));
+    }
+    for (;;) {  // a pass that is not full waits for the packets behind
+      fill(lanes, group, at, end);
+      if (lanes.count < kLanes && end < group.count) break;
+      if (lanes.count == 0) break;
+      pass<false>(group, lanes);
+      lanes.count = lanes.full = 0;
+    }
   }
-  cipher_all(group, at);
 }
 
 // Columns that were used, and what lies in rows.
@@ -786,11 +801,11 @@ INLINE void wipe(Group& group) {
       for (auto& row : power) store(&row[first], zero);
     }
     for (auto& row : group.sum) store(&row[first], zero);
-    for (u32 p = first; p < first + 8; p += 2) store(group.block_zero[p], zero);
   }
   for (u32 first = 0; first < group.count; first += kLanes) {
     for (auto& row : group.key) store(&row[first], zero);
   }
+  for (u32 p = group.count & ~(kLanes - 1); p < group.count; ++p) store(group.block_zero[p], zero);
   for (u32 i = 0; i < group.waiting; ++i) store(group.stream[i], zero);
 }
 
@@ -870,25 +885,16 @@ INLINE void describe(Packet& packet, const OpenJob& job) {
   find_full_blocks(packet);
 }
 
-// How many packets of the sorted rest make a group: all, as long as the cache holds them.
-INLINE u32 group_size(const u32* length, const u8* order, u32 rest) {
-  u32 octets = 0, n = 0;
-  while (n < rest && (octets < kGroupOctets || n % 2 != 0)) octets += length[order[n++]] + 64;
-  return n;
-}
-
 NOINLINE void seal_some(SealJob* jobs, u32 count) {
   Group group;
   u32 length[kMaxGroup];
   u8 order[kMaxGroup];
   for (u32 i = 0; i < count; ++i) length[i] = text_length(jobs[i]);
   sort_by_length(length, count, order);
-  for (u32 done = 0; done < count; done += group.count) {
-    group.count = group_size(length, order + done, count - done);
-    for (u32 i = 0; i < group.count; ++i) describe(group.packet[i], jobs[order[done + i]]);
-    seal_group(group);
-    wipe(group);
-  }
+  group.count = count;
+  for (u32 i = 0; i < count; ++i) describe(group.packet[i], jobs[order[i]]);
+  seal_group(group);
+  wipe(group);
 }
 
 NOINLINE void open_some(OpenJob* jobs, u32 count) {
@@ -903,13 +909,12 @@ NOINLINE void open_some(OpenJob* jobs, u32 count) {
     kept[n++] = static_cast<u8>(i);
   }
   sort_by_length(length, n, order);
-  for (u32 done = 0; done < n; done += group.count) {
-    group.count = group_size(length, order + done, n - done);
-    for (u32 i = 0; i < group.count; ++i) describe(group.packet[i], jobs[kept[order[done + i]]]);
-    open_group(group);
-    for (u32 i = 0; i < group.count; ++i) jobs[kept[order[done + i]]].authentic = group.packet[i].wanted;
-    wipe(group);
-  }
+  if (n == 0) return;
+  group.count = n;
+  for (u32 i = 0; i < n; ++i) describe(group.packet[i], jobs[kept[order[i]]]);
+  open_group(group);
+  for (u32 i = 0; i < n; ++i) jobs[kept[order[i]]].authentic = group.packet[i].wanted;
+  wipe(group);
 }
 
 void seal(SealJob* jobs, std::size_t count) noexcept {
