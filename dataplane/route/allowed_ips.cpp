@@ -6,6 +6,7 @@
 
 #include "dataplane/base/bytes.h"
 #include "dataplane/base/check.h"
+#include "dataplane/route/node_pool.h"
 
 namespace wireplane {
 namespace route {
@@ -191,7 +192,7 @@ std::optional<PeerSlot> AllowedIps::lookup(const Address& address) const {
 // One change: makes the nodes of the new path, and remembers those of the old one.
 template <class Key>
 struct AllowedIps::Edit {
-  std::size_t& octets;
+  route::NodePool& pool;
   std::vector<const Node<Key>*> old{};
 
   using N = const Node<Key>*;
@@ -199,8 +200,7 @@ struct AllowedIps::Edit {
   Node<Key>* make(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children) {
     const unsigned child_count = route::ones(children), value_count = route::ones(prefixes);
     const std::size_t size = Node<Key>::size(child_count, value_count);
-    octets += size;
-    auto* node = new (::operator new(size)) Node<Key>;
+    auto* node = new (pool.take(size)) Node<Key>;
     node->prefixes = prefixes;
     node->children = children;
     const Key under = route::masked(key, depth);
@@ -210,10 +210,7 @@ struct AllowedIps::Edit {
     node->value_count = static_cast<std::uint8_t>(value_count);
     return node;
   }
-  void drop(N node) {
-    octets -= node->size();
-    old.push_back(node);
-  }
+  void drop(N node) { old.push_back(node); }
 
   // A copy with other bits; what is new in it is still to be written.
   Node<Key>* copy(N from, std::uint64_t prefixes, std::uint64_t children) {
@@ -326,25 +323,25 @@ struct AllowedIps::Edit {
     return nullptr;
   }
 
-  static void free(N node) { ::operator delete(const_cast<Node<Key>*>(node)); }
-  static void free_all(N node) {
+  static void free(N node, route::NodePool& pool) { pool.give_back(const_cast<Node<Key>*>(node), node->size()); }
+  static void free_all(N node, route::NodePool& pool) {
     if (node == nullptr) return;
-    for (unsigned i = 0; i < node->child_count; ++i) free_all(node->child_at()[i]);
-    free(node);
+    for (unsigned i = 0; i < node->child_count; ++i) free_all(node->child_at()[i], pool);
+    free(node, pool);
   }
 };
 
-AllowedIps::AllowedIps(Retire retire) : retire_{std::move(retire)} {}
+AllowedIps::AllowedIps(Retire retire) : pool_{std::make_shared<route::NodePool>()}, retire_{std::move(retire)} {}
 AllowedIps::~AllowedIps() {
-  Edit<std::uint32_t>::free_all(v4_.root.load(std::memory_order_relaxed));
-  Edit<Key128>::free_all(v6_.root.load(std::memory_order_relaxed));
+  Edit<std::uint32_t>::free_all(v4_.root.load(std::memory_order_relaxed), *pool_);
+  Edit<Key128>::free_all(v6_.root.load(std::memory_order_relaxed), *pool_);
 }
 
 template <class Key>
 void AllowedIps::publish(Trie<Key>& trie, Edit<Key>& edit, const Node<Key>* root) {
   trie.root.store(root, std::memory_order_release);  // R1 release, pairs with R2
-  auto free = [old = std::move(edit.old)] {
-    for (const Node<Key>* node : old) Edit<Key>::free(node);
+  auto free = [old = std::move(edit.old), pool = pool_] {
+    for (const Node<Key>* node : old) Edit<Key>::free(node, *pool);
   };
   if (retire_)
     retire_(std::move(free));
@@ -376,7 +373,7 @@ std::optional<PeerSlot> AllowedIps::insert_in(Trie<Key>& trie, Key key, unsigned
     ++count_;
   }
   append(entry, slot);
-  Edit<Key> edit{node_octets_};
+  Edit<Key> edit{*pool_};
   publish(trie, edit, edit.with(root, key, length, {slot.raw(), entry}));
   return previous;
 }
@@ -389,10 +386,11 @@ bool AllowedIps::remove_in(Trie<Key>& trie, Key key, unsigned length, PeerSlot s
   if (held == nullptr || held->slot != slot.raw()) return false;
   const std::uint32_t entry = held->entry;
   unlink(entry);
+  entries_[entry].given = 0;
   entries_[entry].after = free_entry_;
   free_entry_ = entry;
   --count_;
-  Edit<Key> edit{node_octets_};
+  Edit<Key> edit{*pool_};
   publish(trie, edit, edit.without(root, key, length));
   return true;
 }
@@ -426,23 +424,32 @@ std::size_t AllowedIps::remove_all(PeerSlot slot, std::size_t at_most) {
   for (auto list = lists_.find(slot.raw()); removed < at_most && list != lists_.end();
        list = lists_.find(slot.raw()), ++removed) {
     const Entry& e = entries_[list->second.first];
-    Address prefix;
-    prefix.octets = e.octets;
-    prefix.family = e.family;
-    WG_CHECK(remove(prefix, e.length, slot));
+    WG_CHECK(remove(prefix_of(e), e.length, slot));
   }
   return removed;
 }
 
 void AllowedIps::for_each(PeerSlot slot, const std::function<void(const Address&, unsigned)>& visit) const {
+  Cursor cursor;
+  (void)visit_some(slot, cursor, SIZE_MAX, visit);
+}
+
+bool AllowedIps::visit_some(PeerSlot slot, Cursor& cursor, std::size_t at_most,
+                            const std::function<void(const Address&, unsigned)>& visit) const {
   const auto list = lists_.find(slot.raw());
-  if (list == lists_.end()) return;
-  for (std::uint32_t i = list->second.first; i != kNone; i = entries_[i].after) {
-    Address prefix;
-    prefix.octets = entries_[i].octets;
-    prefix.family = entries_[i].family;
-    visit(prefix, entries_[i].length);
+  if (list == lists_.end()) return true;
+  std::uint32_t i = list->second.first;
+  if (cursor.entry < entries_.size() && entries_[cursor.entry].given == cursor.given) {
+    i = entries_[cursor.entry].after;  // still where we left it
+  } else {
+    while (i != kNone && entries_[i].given <= cursor.given) i = entries_[i].after;
   }
+  for (; i != kNone && at_most != 0; i = entries_[i].after, --at_most) {
+    const Entry& e = entries_[i];
+    cursor = {e.given, i};
+    visit(prefix_of(e), e.length);
+  }
+  return i == kNone;
 }
 
 std::size_t AllowedIps::count(PeerSlot slot) const {
@@ -452,8 +459,15 @@ std::size_t AllowedIps::count(PeerSlot slot) const {
 
 std::size_t AllowedIps::octets() const {
   constexpr std::size_t kListNode = sizeof(std::pair<const std::uint32_t, List>) + 2 * sizeof(void*);
-  return sizeof *this + node_octets_ + entries_.size() * sizeof(Entry) + lists_.size() * kListNode +
+  return sizeof *this + pool_->octets() + entries_.size() * sizeof(Entry) + lists_.size() * kListNode +
          lists_.bucket_count() * sizeof(void*);
+}
+
+Address AllowedIps::prefix_of(const Entry& entry) {
+  Address prefix;
+  prefix.octets = entry.octets;
+  prefix.family = entry.family;
+  return prefix;
 }
 
 std::uint32_t AllowedIps::take_entry() {
@@ -470,6 +484,7 @@ void AllowedIps::append(std::uint32_t entry, PeerSlot slot) {
   List& list = lists_[slot.raw()];
   Entry& e = entries_[entry];
   e.slot = slot.raw();
+  e.given = ++given_;
   e.before = list.last;
   e.after = kNone;
   (list.last == kNone ? list.first : entries_[list.last].after) = entry;

@@ -16,7 +16,7 @@
 //
 // Writer: control, alone. Readers: any worker, under a grace period: they hold no node when they report quiescence.
 // Cost (see README.md): a lookup is one node each 6 bits that differ, a burst overlaps the waits for memory; a change
-// copies at most 6 (v4) or 22 (v6) nodes of at most 1 KiB. An own prefix costs an entry of 32 octets, so that the
+// copies at most 6 (v4) or 22 (v6) nodes of at most 1 KiB. An own prefix costs an entry of 40 octets, so that the
 // prefixes of a peer are found without a search.
 #pragma once
 #include <atomic>
@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <unordered_map>
 #include <vector>
@@ -39,13 +40,14 @@ namespace route {
 __extension__ typedef unsigned __int128 Key128;  // an IPv6 address as a number
 template <class Key>
 struct Node;
+class NodePool;
 }  // namespace route
 
 class AllowedIps {
  public:
   // Takes over what no new lookup can find; runs `free` when no reader is left: [&](auto free) {
-  // grace.retire(std::move(free)); }. None: freed at once, for those without concurrent readers. `free` does not touch
-  // the AllowedIps, and may outlive it.
+  // grace.retire(std::move(free)); }. None: freed at once, for those without concurrent readers. `free` runs on the
+  // writer's thread, and may outlive the AllowedIps.
   using Retire = std::function<void(std::function<void()> free)>;
 
   explicit AllowedIps(Retire retire = {});
@@ -74,15 +76,24 @@ class AllowedIps {
   [[nodiscard]] std::optional<PeerSlot> owner(const Address& prefix, unsigned length) const;
   // A peer's prefixes in the order in which it was given them. `visit` changes nothing here.
   void for_each(PeerSlot slot, const std::function<void(const Address& prefix, unsigned length)>& visit) const;
+  // The same in steps: at most `at_most` prefixes more, then true if all have been visited. Between the steps anything
+  // may change: a prefix that stays is visited once; one that is given meanwhile comes at the end.
+  struct Cursor {
+    std::uint64_t given = 0;  // number of the last one visited
+    std::uint32_t entry = UINT32_MAX;
+  };
+  bool visit_some(PeerSlot slot, Cursor& cursor, std::size_t at_most,
+                  const std::function<void(const Address& prefix, unsigned length)>& visit) const;
   [[nodiscard]] std::size_t count() const { return count_; }
   [[nodiscard]] std::size_t count(PeerSlot slot) const;
-  // Memory of published nodes, entries and peers' lists. What is retired and not yet free counts no longer.
+  // Memory held: the pool of nodes with what is retired and what was freed, entries, and peers' lists.
   [[nodiscard]] std::size_t octets() const;
 
  private:
   static constexpr std::uint32_t kNone = UINT32_MAX;
   struct Entry {  // one prefix, in its peer's list, or in the list of free entries
     std::array<std::uint8_t, 16> octets;
+    std::uint64_t given;  // numbered as peers got them: ascending in each list; 0: free
     std::uint32_t slot, before, after;
     std::uint8_t length;
     Address::Family family;
@@ -104,6 +115,7 @@ class AllowedIps {
   bool remove_in(Trie<Key>& trie, Key key, unsigned length, PeerSlot slot);
   template <class Key>
   void publish(Trie<Key>& trie, Edit<Key>& edit, const route::Node<Key>* root);
+  static Address prefix_of(const Entry& entry);
   std::uint32_t take_entry();
   void append(std::uint32_t entry, PeerSlot slot);
   void unlink(std::uint32_t entry);
@@ -113,7 +125,9 @@ class AllowedIps {
   std::deque<Entry> entries_;
   std::uint32_t free_entry_ = kNone;
   std::unordered_map<std::uint32_t, List> lists_;
-  std::size_t count_ = 0, node_octets_ = 0;
+  std::size_t count_ = 0;
+  std::uint64_t given_ = 0;
+  std::shared_ptr<route::NodePool> pool_;  // shared with what is retired
   Retire retire_;
 };
 

@@ -1,0 +1,118 @@
+// node_pool.h: memory for the nodes of a trie: blocks of 32 octets or of whole cache lines, out of chunks that grow
+// with the table.
+//
+// Why not malloc: a large table's lookups wait for memory, and on small pages mostly for page tables; chunks of 2 MiB
+// that ask for huge pages halve a lookup among a million prefixes (README.md). And a leaf of 32 octets costs 32. Owner:
+// control, alone: also what is retired comes back on its thread. Chunks stay until the last block has come back. Under
+// AddressSanitizer each block is the heap's, so that a use after its time is seen.
+#pragma once
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+#include <vector>
+
+#include "dataplane/base/check.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define WG_POOL_IS_HEAP 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WG_POOL_IS_HEAP 1
+#endif
+#endif
+
+namespace wireplane::route {
+
+class NodePool {
+ public:
+  static constexpr std::size_t kLine = 64, kLargest = 17 * kLine;
+
+  NodePool() = default;
+  ~NodePool() { release(); }
+  NodePool(const NodePool&) = delete;
+  NodePool& operator=(const NodePool&) = delete;
+
+  [[nodiscard]] void* take(std::size_t size) {
+    WG_CHECK(size <= kLargest);
+    ++live_;
+#ifdef WG_POOL_IS_HEAP
+    reserved_ += rounded(size);
+    return ::operator new(size);
+#else
+    Block*& head = free_[rounded(size) / kHalf];
+    if (head == nullptr) return rounded(size) == kHalf ? take_half() : carve(rounded(size));
+    Block* block = head;
+    head = block->next;
+    return block;
+#endif
+  }
+  void give_back(void* memory, std::size_t size) {
+    --live_;
+#ifdef WG_POOL_IS_HEAP
+    reserved_ -= rounded(size);
+    ::operator delete(memory);
+#else
+    put(memory, rounded(size));
+    if (live_ == 0) release();
+#endif
+  }
+  // Memory taken from the system.
+  [[nodiscard]] std::size_t octets() const { return reserved_; }
+
+ private:
+  static constexpr std::size_t kHalf = kLine / 2, kFirstChunk = 4096, kHugePage = std::size_t{1} << 21;
+  struct Block {
+    Block* next;
+  };
+
+  static std::size_t rounded(std::size_t size) { return size <= kHalf ? kHalf : (size + kLine - 1) / kLine * kLine; }
+  void put(void* memory, std::size_t size) {
+    Block*& head = free_[size / kHalf];
+    head = new (memory) Block{head};
+  }
+  void* take_half() {
+    auto* line = static_cast<std::uint8_t*>(carve(kLine));
+    put(line + kHalf, kHalf);
+    return line;
+  }
+  void* carve(std::size_t size) {
+    if (left_ < size) {
+      for (; left_ != 0; left_ -= kLine, next_ += kLine) put(next_, kLine);
+      add_chunk();
+    }
+    std::uint8_t* block = next_;
+    next_ += size;
+    left_ -= size;
+    return block;
+  }
+  void add_chunk() {
+    const std::size_t size =
+        std::clamp(std::size_t{1} << (63 - __builtin_clzll(reserved_ | 1)), kFirstChunk, kHugePage);
+    void* chunk = std::aligned_alloc(size == kHugePage ? kHugePage : kFirstChunk, size);
+    if (chunk == nullptr) throw std::bad_alloc{};
+    if (size == kHugePage) (void)madvise(chunk, size, MADV_HUGEPAGE);  // a wish
+    chunks_.push_back(chunk);
+    next_ = static_cast<std::uint8_t*>(chunk);
+    left_ = size;
+    reserved_ += size;
+  }
+  void release() {
+    for (void* chunk : chunks_) std::free(chunk);
+    chunks_.clear();
+    free_ = {};
+    next_ = nullptr;
+    left_ = reserved_ = 0;
+  }
+
+  std::array<Block*, kLargest / kHalf + 1> free_{};
+  std::vector<void*> chunks_;
+  std::uint8_t* next_{};
+  std::size_t left_{}, reserved_{}, live_{};
+};
+
+}  // namespace wireplane::route
