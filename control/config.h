@@ -19,6 +19,7 @@
 
 #include "control/address_text.h"
 #include "control/configuration.h"
+#include "dataplane/base/forward.h"
 
 namespace wireplane {
 
@@ -31,7 +32,6 @@ struct ConfigError {
 };
 constexpr std::size_t kMostErrors = 20;
 
-enum class Forward { kNone, kAll, kGroups };
 enum class Poll { kAdaptive, kBusy };
 enum class TableUse { kAuto, kOff, kNumber };
 

@@ -18,6 +18,7 @@
 
 #include "dataplane/aead/aead.h"
 #include "dataplane/base/buffer_pool.h"
+#include "dataplane/base/forward.h"
 #include "dataplane/base/grace.h"
 #include "dataplane/base/ring.h"
 #include "dataplane/packet.h"
@@ -28,8 +29,6 @@
 #include "dataplane/wire/messages.h"
 
 namespace wireplane {
-
-enum class Forward : std::uint8_t { kNone, kAll, kGroups };  // may peers reach each other inside the data plane?
 
 // What the workers obey; immutable once published.
 struct Settings {

@@ -1,0 +1,75 @@
+// daemon.h: `wireplane run`: ports, engine, device, threads and sockets put together, and control's loop.
+//
+//   main thread     signals, UAPI clients, Device::step()
+//   worker threads  Worker::step(), one a worker
+//
+// Order of start: ports (need privileges) -> engine -> device -> configuration -> host's addresses and routes -> UAPI
+// socket
+// -> privileges dropped -> threads. Order of end: threads -> keys wiped -> devices released.
+#pragma once
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "control/cli/cli.h"
+#include "control/cli/host_setup.h"
+#include "control/config.h"
+#include "control/device.h"
+#include "control/engine_report.h"
+#include "control/system.h"
+#include "control/uapi_socket.h"
+#include "control/worker_threads.h"
+#include "dataplane/worker.h"
+
+namespace wireplane {
+
+class Daemon {
+ public:
+  // Opens everything. On failure nothing is left behind.
+  [[nodiscard]] static Result<std::unique_ptr<Daemon>> open(const RunOptions& options, FileConfig config);
+  ~Daemon();
+  Daemon(const Daemon&) = delete;
+  Daemon& operator=(const Daemon&) = delete;
+
+  int run();  // until SIGTERM, SIGINT, or the UAPI socket is removed
+
+ private:
+  Daemon(const RunOptions& options, FileConfig config);
+  Status open_ports();
+  Status open_device();
+  Status open_host();
+  Status open_sockets();
+  void start_threads();
+  Status wrap_for_capture();
+  Status open_keylog();
+  void log_keys(const KeylogEntry& entry) const;
+  [[nodiscard]] Settings settings_of(const FileConfig& config) const;
+  void turn();
+  bool serve_signals();  // false: the end
+  void reload();
+  [[nodiscard]] std::string report();
+
+  RunOptions options_;
+  FileConfig config_;
+  Instant started_;
+  SystemEntropy entropy_;
+  std::shared_ptr<void> pool_keeper_;  // of a device's buffer pool
+  BufferPool* pool_ = nullptr;
+  std::unique_ptr<OuterDevice> outer_;
+  std::unique_ptr<InnerDevice> inner_;
+  std::uint32_t tun_interface_ = 0;
+  std::vector<int> cores_;
+  int keylog_fd_ = -1;
+
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Device> device_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::optional<HostSetup> host_;
+  std::unique_ptr<UapiServer> uapi_;
+  std::vector<std::unique_ptr<WorkerThread>> threads_;
+  int signal_fd_ = -1, wake_fd_ = -1;
+};
+
+[[nodiscard]] int run_daemon(const RunOptions& options);
+
+}  // namespace wireplane

@@ -1,0 +1,103 @@
+#include "control/worker_threads.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "control/system.h"
+#include "dataplane/base/check.h"
+
+namespace wireplane {
+
+WorkerThread::WorkerThread(Engine& engine, Worker& worker, unsigned number, bool busy, int core)
+    : engine_{engine},
+      worker_{worker},
+      number_{number},
+      busy_{busy},
+      core_{core},
+      wake_fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {
+  WG_CHECK(wake_fd_ >= 0);
+  engine_.link(number_).doorbell.set_ringer([fd = wake_fd_] {
+    const std::uint64_t one = 1;
+    static_cast<void>(!::write(fd, &one, sizeof one));
+  });
+}
+
+WorkerThread::~WorkerThread() {
+  stop();
+  engine_.link(number_).doorbell.set_ringer({});
+  ::close(wake_fd_);
+}
+
+void WorkerThread::start() {
+  thread_ = std::thread{[this] { run(); }};
+}
+
+void WorkerThread::stop() {
+  if (!thread_.joinable()) return;
+  stop_.store(true, std::memory_order_relaxed);
+  const std::uint64_t one = 1;
+  static_cast<void>(!::write(wake_fd_, &one, sizeof one));
+  thread_.join();
+}
+
+double WorkerThread::take_load(Instant now) {
+  const std::int64_t worked = worked_ns_.load(std::memory_order_relaxed);
+  const Duration passed = now - asked_before_;
+  const double load =
+      passed.count() <= 0 ? 0 : static_cast<double>(worked - worked_before_) / static_cast<double>(passed.count());
+  worked_before_ = worked;
+  asked_before_ = now;
+  return std::min(load, 1.0);
+}
+
+void WorkerThread::run() {
+  char name[16];
+  std::snprintf(name, sizeof name, "wp-worker-%u", number_);
+  ::pthread_setname_np(::pthread_self(), name);
+  if (core_ >= 0) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(static_cast<unsigned>(core_), &set);
+    ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set);  // refused in a small cpuset: then we run unpinned
+  }
+  std::vector<int> fds;
+  unsigned idle = 0;
+  Instant now = engine_clock();
+  while (!stop_.load(std::memory_order_relaxed)) {
+    const Work work = worker_.step(now);
+    const Instant after = engine_clock();
+    if (work == Work::kDone) {
+      worked_ns_.store(worked_ns_.load(std::memory_order_relaxed) + (after - now).count(), std::memory_order_relaxed);
+      idle = 0;
+    } else if (!busy_ && ++idle >= kIdleSteps) {
+      sleep(fds);
+      idle = 0;
+    }
+    now = work == Work::kDone ? after : engine_clock();
+  }
+}
+
+void WorkerThread::sleep(std::vector<int>& fds) {
+  fds.clear();
+  worker_.wake_fds(fds);
+  if (!worker_.sleep_begin()) return;
+  pollfd polled[64];
+  nfds_t count = 0;
+  polled[count++] = {wake_fd_, POLLIN, 0};
+  for (const int fd : fds)
+    if (count < std::size(polled)) polled[count++] = {fd, POLLIN, 0};
+  const Duration longest = fds.empty() ? kNap : kLongestSleep;
+  const timespec wait{static_cast<time_t>(longest / 1s), static_cast<long>((longest % 1s).count())};
+  ::ppoll(polled, count, &wait, nullptr);
+  worker_.sleep_end();
+  std::uint64_t rung;
+  static_cast<void>(!::read(wake_fd_, &rung, sizeof rung));
+}
+
+}  // namespace wireplane
