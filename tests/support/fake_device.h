@@ -2,8 +2,11 @@
 // lines.
 #pragma once
 #include <algorithm>
+#include <deque>
+#include <map>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "control/address_text.h"
@@ -40,7 +43,7 @@ class FakeDevice final : public Configurable {
     if (change.private_key) device.private_key = std::move(*change.private_key);
     if (change.listen_port) device.listen_port = *change.listen_port;
     if (change.fwmark) device.fwmark = *change.fwmark;
-    if (change.replace_peers) slots.clear();
+    if (change.replace_peers) slots.clear(), places.clear(), owners.clear();
     for (PeerChange& peer : change.peers) apply_peer(peer);
     return Nothing{};
   }
@@ -58,41 +61,36 @@ class FakeDevice final : public Configurable {
       if (slot) visit(slot->view);
   }
   std::size_t dump_some(std::size_t cursor, std::size_t at_most, const Visit& visit) const override {
-    largest_dump = std::max(largest_dump, at_most);
     for (; cursor < slots.size() && at_most > 0; ++cursor) {
       if (!slots[cursor]) continue;
       visit(slots[cursor]->view);
+      ++visited;
       --at_most;
     }
     return cursor >= slots.size() ? kEnd : cursor;
   }
 
-  [[nodiscard]] std::size_t peers() const {
-    return static_cast<std::size_t>(
-        std::count_if(slots.begin(), slots.end(), [](const auto& s) { return s.has_value(); }));
-  }
+  [[nodiscard]] std::size_t peers() const { return places.size(); }
   [[nodiscard]] FakePeer* find(const PublicKey& key) {
-    for (auto& slot : slots)
-      if (slot && slot->view.public_key == key) return &*slot;
-    return nullptr;
+    const auto place = places.find(key);
+    return place == places.end() ? nullptr : &*slots[place->second];
   }
 
   DeviceView device;
-  std::vector<std::optional<FakePeer>> slots;
+  std::deque<std::optional<FakePeer>> slots;
+  std::unordered_map<PublicKey, std::size_t> places;  // of a peer in slots
+  std::map<Prefix, PublicKey> owners;
   std::optional<unsigned> fail_after;
   unsigned applied = 0, incarnations = 0;
-  mutable std::size_t largest_dump = 0;
+  mutable std::size_t visited = 0;
 
  private:
   void apply_peer(PeerChange& change) {
     FakePeer* peer = find(change.public_key);
-    if (change.remove) {
-      for (auto& slot : slots)
-        if (slot && &*slot == peer) slot.reset();
-      return;
-    }
+    if (change.remove) return remove(change.public_key);
     if (peer == nullptr) {
       if (change.update_only) return;
+      places[change.public_key] = slots.size();
       peer = &*slots.emplace_back(FakePeer{{}, ++incarnations});
       peer->view.public_key = change.public_key;
     }
@@ -100,14 +98,32 @@ class FakeDevice final : public Configurable {
     if (change.endpoint) peer->view.endpoint = change.endpoint;
     if (change.persistent_keepalive_s) peer->view.persistent_keepalive_s = *change.persistent_keepalive_s;
     if (change.group) peer->view.group = *change.group;
-    if (change.replace_allowed_ips) peer->view.allowed_ips.clear();
-    for (const AllowedIpChange& ip : change.allowed_ips) {
-      if (!ip.remove)  // it moves here from whoever had it
-        for (auto& slot : slots)
-          if (slot) std::erase(slot->view.allowed_ips, ip.prefix);
-      std::erase(peer->view.allowed_ips, ip.prefix);
-      if (!ip.remove) peer->view.allowed_ips.push_back(ip.prefix);
+    if (change.replace_allowed_ips)
+      for (const Prefix& prefix : std::vector{peer->view.allowed_ips}) disown(*peer, prefix);
+    for (const AllowedIpChange& ip : change.allowed_ips) apply_allowed_ip(*peer, ip);
+  }
+  void apply_allowed_ip(FakePeer& peer, const AllowedIpChange& ip) {
+    const auto owner = owners.find(ip.prefix);
+    const bool ours = owner != owners.end() && owner->second == peer.view.public_key;
+    if (ip.remove) {
+      if (ours) disown(peer, ip.prefix);
+      return;
     }
+    if (ours) return;
+    if (owner != owners.end()) disown(*find(owner->second), ip.prefix);  // it moves here
+    owners[ip.prefix] = peer.view.public_key;
+    peer.view.allowed_ips.push_back(ip.prefix);
+  }
+  void disown(FakePeer& peer, const Prefix& prefix) {
+    std::erase(peer.view.allowed_ips, prefix);
+    owners.erase(prefix);
+  }
+  void remove(const PublicKey& key) {
+    const auto place = places.find(key);
+    if (place == places.end()) return;
+    for (const Prefix& prefix : slots[place->second]->view.allowed_ips) owners.erase(prefix);
+    slots[place->second].reset();
+    places.erase(place);
   }
 };
 
