@@ -131,7 +131,7 @@ peer_up() {
     at "$name" ip link add "$name" type wireguard
   else
     spawn "$name" "$name" env LOG_LEVEL="${WIREGUARD_GO_LOG:-error}" wireguard-go -f "$name"
-    wait_for 10 test -S "/run/wireguard/$name.sock" || die "wireguard-go on $name did not start"
+    wait_for 10 answers "$name" || die "wireguard-go on $name did not start"
   fi
   at "$name" wg setconf "$name" <(wg_part "$conf")
   for address in $(conf_value "$conf" Address); do at "$name" ip address add "$address" dev "$name"; done
@@ -150,12 +150,12 @@ relay_up() {
       ;;
     *)
       spawn "$name" "$name" "$WIREPLANE_RELAY" run "$conf" --name "$name"
-      if ! wait_for 10 relay_answers "$name"; then
+      if ! wait_for 10 answers "$name"; then
         tail -n 20 "$lab_logs/$name.log" >&2
         die "wireplane on $name did not start (above: its last words)"
       fi
       ;;
   esac
 }
-relay_answers() { alive "$1" && at "$1" wg show "$1"; }
+answers() { alive "$1" && at "$1" wg show "$1"; }
 is_wireplane() { [[ ${WIREPLANE_RELAY:-wireplane} != wireguard-go ]]; }
