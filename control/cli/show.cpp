@@ -187,7 +187,8 @@ void show_tables(const Json& tables, std::ostream& out) {
 void show_ports(const Json& ports, std::ostream& out) {
   for (const Json& port : ports) {
     out << "  " << port.value("side", "?") << " port: " << port.value("name", "?") << '\n';
-    for (const auto& [name, value] : port.value("counters", Json::object()).items())
+    const Json counters = port.value("counters", Json::object());  // named: a range over a temporary's parts would dangle
+    for (const auto& [name, value] : counters.items())
       if (value != 0)
         out << "    " << std::left << std::setw(28) << name << std::right << std::setw(12) << value << '\n';
   }
