@@ -65,8 +65,8 @@ using u64 = std::uint64_t;
 constexpr u32 kMaxGroup = 32;  // packets computed together: two registers of 16 transposed key words
 constexpr u32 kLanes = 16;     // ChaCha20 blocks in one pass
 constexpr u32 kTag = 16;
-constexpr u32 kLong = 2048;          // from here on the cache holds a pair of packets between cipher and tags, not eight
-constexpr u32 kAcrossAtLeast = 5;    // packets, and
+constexpr u32 kLong = 2048;        // from here on the cache holds a pair of packets between cipher and tags, not eight
+constexpr u32 kAcrossAtLeast = 5;  // packets, and
 constexpr u32 kAcrossLongest = 512;  // octets, where Poly1305 across packets beats strands: measured, README.md
 
 // One packet of a group, sorted. Octet i of the text comes from head[i] below head_length, from text[i] below body_end,
@@ -183,18 +183,24 @@ INLINE void transpose(Vector x[16]) {
   }
 }
 
-// Sixteen blocks, a state word a register; x[w] out.
-INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[16]) {
+// The initial state of sixteen blocks, a word a register.
+INLINE void start_vertical(const Group& group, const Lanes& lanes, Vector start[16]) {
   const Vector who = _mm512_load_si512(lanes.packet);
-  Vector start[16];
   for (int i = 0; i < 4; ++i) start[i] = _mm512_set1_epi32(static_cast<int>(kSigma[i]));
-  for (int i = 0; i < 8; ++i)
+  for (int i = 0; i < 8; ++i) {
     start[4 + i] = _mm512_permutex2var_epi32(load(&group.key[i][0]), who, load(&group.key[i][16]));
+  }
   start[12] = _mm512_load_si512(lanes.block);
   start[13] = _mm512_setzero_si512();
   for (int i = 0; i < 2; ++i) {
     start[14 + i] = _mm512_permutex2var_epi32(load(&group.counter[i][0]), who, load(&group.counter[i][16]));
   }
+}
+
+// Sixteen blocks; x[w] holds word w of each.
+INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[16]) {
+  Vector start[16];
+  start_vertical(group, lanes, start);
   for (int i = 0; i < 16; ++i) x[i] = start[i];
   for (int i = 0; i < 10; ++i) {
     quarter_round(x[0], x[4], x[8], x[12]);
@@ -210,6 +216,57 @@ INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[1
     if (i != 13) x[i] = _mm512_add_epi32(x[i], start[i]);
   }
 }
+
+// clang-format off
+// Thirty-two blocks: two states fill all 32 registers, and while one waits for its rotates (one or two pipes) the other
+// adds. This is the one place with inline assembly: compilers move and spill registers here although none is missing,
+// and lose a tenth of the cipher's speed (README.md). Every operation works in place on a fixed register; state two's
+// registers are those of state one plus 16. A STEP is a quarter of a quarter round, for four columns or diagonals.
+#define WG_ADD(a, b) "vpaddd %%zmm" #b ", %%zmm" #a ", %%zmm" #a "\n\t"
+#define WG_XOR(d, a) "vpxord %%zmm" #a ", %%zmm" #d ", %%zmm" #d "\n\t"
+#define WG_ROTATE(d, n) "vprold $" #n ", %%zmm" #d ", %%zmm" #d "\n\t"
+#define WG_STEP(n, a0, a1, a2, a3, b0, b1, b2, b3, d0, d1, d2, d3)                                                \
+  WG_ADD(a0, b0) WG_ADD(a1, b1) WG_ADD(a2, b2) WG_ADD(a3, b3)                                                     \
+  WG_XOR(d0, a0) WG_XOR(d1, a1) WG_XOR(d2, a2) WG_XOR(d3, a3)                                                     \
+  WG_ROTATE(d0, n) WG_ROTATE(d1, n) WG_ROTATE(d2, n) WG_ROTATE(d3, n)
+#define WG_LOAD(i, at) "vmovdqa64 " #at "(%[state]), %%zmm" #i "\n\t"
+#define WG_STORE(i, at) "vpaddd " #at "(%[state]), %%zmm" #i ", %%zmm" #i "\n\tvmovdqa64 %%zmm" #i ", " #at "(%[state])\n\t"
+#define WG_EACH(F)                                                                                                \
+  F(0, 0) F(1, 64) F(2, 128) F(3, 192) F(4, 256) F(5, 320) F(6, 384) F(7, 448) F(8, 512) F(9, 576) F(10, 640)      \
+  F(11, 704) F(12, 768) F(13, 832) F(14, 896) F(15, 960) F(16, 1024) F(17, 1088) F(18, 1152) F(19, 1216)          \
+  F(20, 1280) F(21, 1344) F(22, 1408) F(23, 1472) F(24, 1536) F(25, 1600) F(26, 1664) F(27, 1728) F(28, 1792)     \
+  F(29, 1856) F(30, 1920) F(31, 1984)
+INLINE void chacha20_of_two(Vector state[32]) {  // the initial states in, the key stream (before transposing) out
+  int rounds = 10;
+  __asm__ volatile(
+      WG_EACH(WG_LOAD)
+      ".p2align 5\n1:\n\t"
+      WG_STEP(16, 0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15)
+      WG_STEP(16, 16, 17, 18, 19, 20, 21, 22, 23, 28, 29, 30, 31)
+      WG_STEP(12, 8, 9, 10, 11, 12, 13, 14, 15, 4, 5, 6, 7)
+      WG_STEP(12, 24, 25, 26, 27, 28, 29, 30, 31, 20, 21, 22, 23)
+      WG_STEP(8, 0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15)
+      WG_STEP(8, 16, 17, 18, 19, 20, 21, 22, 23, 28, 29, 30, 31)
+      WG_STEP(7, 8, 9, 10, 11, 12, 13, 14, 15, 4, 5, 6, 7)
+      WG_STEP(7, 24, 25, 26, 27, 28, 29, 30, 31, 20, 21, 22, 23)
+      WG_STEP(16, 0, 1, 2, 3, 5, 6, 7, 4, 15, 12, 13, 14)
+      WG_STEP(16, 16, 17, 18, 19, 21, 22, 23, 20, 31, 28, 29, 30)
+      WG_STEP(12, 10, 11, 8, 9, 15, 12, 13, 14, 5, 6, 7, 4)
+      WG_STEP(12, 26, 27, 24, 25, 31, 28, 29, 30, 21, 22, 23, 20)
+      WG_STEP(8, 0, 1, 2, 3, 5, 6, 7, 4, 15, 12, 13, 14)
+      WG_STEP(8, 16, 17, 18, 19, 21, 22, 23, 20, 31, 28, 29, 30)
+      WG_STEP(7, 10, 11, 8, 9, 15, 12, 13, 14, 5, 6, 7, 4)
+      WG_STEP(7, 26, 27, 24, 25, 31, 28, 29, 30, 21, 22, 23, 20)
+      "dec %[rounds]\n\tjnz 1b\n\t"
+      WG_EACH(WG_STORE)
+      : [rounds] "+r"(rounds)
+      : [state] "r"(state)
+      : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+        "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23",
+        "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
+}
+
+// clang-format on
 
 // 4 * sets blocks, four in the rows of each state (a, b, c, d); x[i] = block i out. Lanes beyond the count repeat lane
 // 0.
@@ -304,42 +361,87 @@ INLINE void deliver(Group& group, const Lanes& lanes, u32 i, Vector row) {
   }
 }
 
+template <bool wait, int rows>
+INLINE void deliver_rows(Group& group, const Lanes& lanes, const Vector* x) {
+  if (!wait && rows == kLanes && lanes.full == 0xffff) {
+#pragma GCC unroll 16
+    for (u32 i = 0; i < rows; ++i) deliver<wait, true>(group, lanes, i, x[i]);
+  } else {
+#pragma GCC unroll 16
+    for (u32 i = 0; i < rows; ++i) deliver<wait, false>(group, lanes, i, x[i]);
+  }
+}
+
 template <bool wait>
 NOINLINE void pass(Group& group, const Lanes& lanes) {
   Vector x[16];
   if (lanes.count <= 4) {
     chacha20_rows<1>(group, lanes, x);
-    for (u32 i = 0; i < 4; ++i) deliver<wait, false>(group, lanes, i, x[i]);
+    deliver_rows<wait, 4>(group, lanes, x);
   } else if (lanes.count <= 8) {
     chacha20_rows<2>(group, lanes, x);
-    for (u32 i = 0; i < 8; ++i) deliver<wait, false>(group, lanes, i, x[i]);
+    deliver_rows<wait, 8>(group, lanes, x);
   } else {
     chacha20_vertical(group, lanes, x);
     transpose(x);
-    if (!wait && lanes.full == 0xffff) {
-#pragma GCC unroll 16
-      for (u32 i = 0; i < 16; ++i) deliver<wait, true>(group, lanes, i, x[i]);
-    } else {
-#pragma GCC unroll 16
-      for (u32 i = 0; i < 16; ++i) deliver<wait, false>(group, lanes, i, x[i]);
-    }
+    deliver_rows<wait, 16>(group, lanes, x);
   }
 }
 
-// Sixteen packets' block 0: r and s stay vertical, nothing is transposed but pairs of words into octets of eight.
-NOINLINE void one_time_keys_of_sixteen(Group& group, u32 first) {
-  Lanes lanes;
-  store(lanes.packet, _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
-                                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)));
-  store(lanes.block, _mm512_setzero_si512());
-  Vector x[16];
-  chacha20_vertical(group, lanes, x);
+NOINLINE void double_pass(Group& group, const Lanes lanes[2]) {
+  Vector state[32];
+  start_vertical(group, lanes[0], state);
+  start_vertical(group, lanes[1], state + 16);
+  chacha20_of_two(state);
+  for (int half = 0; half < 2; ++half) {
+    Vector x[16];
+    for (int i = 0; i < 16; ++i) x[i] = state[16 * half + i];
+    transpose(x);
+    deliver_rows<false, 16>(group, lanes[half], x);
+  }
+}
+
+// Everything that was collected. A second pass of up to 8 lanes costs less by rows than as half of a double pass.
+INLINE void pass_both(Group& group, Lanes lanes[2]) {
+  if (lanes[1].count > 8) {
+    double_pass(group, lanes);
+  } else {
+    if (lanes[0].count != 0) pass<false>(group, lanes[0]);
+    if (lanes[1].count != 0) pass<false>(group, lanes[1]);
+  }
+  lanes[0].count = lanes[0].full = lanes[1].count = lanes[1].full = 0;
+}
+
+// Packets' block 0, sixteen at a time: r and s stay vertical, only pairs of words become 64-bit columns.
+INLINE void keep_one_time_keys(Group& group, u32 first, const Vector* x) {
   const Vector low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
   for (int i = 0; i < 4; ++i) {
     const Vector a = _mm512_unpacklo_epi32(x[2 * i], x[2 * i + 1]), b = _mm512_unpackhi_epi32(x[2 * i], x[2 * i + 1]);
     store(&group.one_time[i][first], _mm512_permutex2var_epi64(a, low, b));
     store(&group.one_time[i][first + 8], _mm512_permutex2var_epi64(a, high, b));
   }
+}
+INLINE void lanes_of_block_zero(Lanes& lanes, u32 first) {
+  store(lanes.packet, _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
+                                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)));
+  store(lanes.block, _mm512_setzero_si512());
+}
+NOINLINE void one_time_keys_of_sixteen(Group& group) {
+  Lanes lanes;
+  lanes_of_block_zero(lanes, 0);
+  Vector x[16];
+  chacha20_vertical(group, lanes, x);
+  keep_one_time_keys(group, 0, x);
+}
+NOINLINE void one_time_keys_of_thirty_two(Group& group) {
+  Lanes lanes[2];
+  Vector state[32];
+  for (u32 half = 0; half < 2; ++half) {
+    lanes_of_block_zero(lanes[half], half * kLanes);
+    start_vertical(group, lanes[half], state + half * kLanes);
+  }
+  chacha20_of_two(state);
+  for (u32 half = 0; half < 2; ++half) keep_one_time_keys(group, half * kLanes, state + half * kLanes);
 }
 
 // block_zero of packets [first, first + 8) to one_time.
@@ -702,7 +804,8 @@ INLINE void poly1305(Group& group, u32 first, u32 end) {
   const u32 shortest = group.packet[first].length, longest = group.packet[end - 1].length;
   const bool across = end - first >= kAcrossAtLeast && longest - shortest < 64 && longest <= kAcrossLongest;
   const u32 column = first & ~7u;
-  if (first == column) powers_of_eight(group, first, group.packet[column + 8 < group.count ? column + 7 : group.count - 1].length >= 128);
+  if (first == column)
+    powers_of_eight(group, first, group.packet[column + 8 < group.count ? column + 7 : group.count - 1].length >= 128);
   if (across) {
     poly_across<sealing>(group, first);
   } else {
@@ -723,7 +826,11 @@ INLINE void one_time_keys(Group& group, Position& at) {
     if (group.count > kLanes) transpose_keys(group, kLanes);
   }
   u32 p = 0;
-  for (; p + kLanes <= group.count; p += kLanes) one_time_keys_of_sixteen(group, p);
+  if (group.count == kMaxGroup) {
+    one_time_keys_of_thirty_two(group), p = kMaxGroup;
+  } else if (group.count >= kLanes) {
+    one_time_keys_of_sixteen(group), p = kLanes;
+  }
   group.waiting = 0;
   const u32 rest = p;
   if (p < group.count) {
@@ -746,18 +853,20 @@ INLINE u32 unit_end(const Group& group, u32 first) {
 INLINE void seal_group(Group& group) {
   Position at;
   one_time_keys<true>(group, at);
+  Lanes lanes[2];
   for (u32 first = 0, end; first < group.count; first = end) {
     end = unit_end(group, first);
     while (at.packet < end) {  // a pass takes blocks of the packets behind, too
-      Lanes lanes;
-      fill(lanes, group, at, group.count);
-      if (lanes.count != 0) pass<false>(group, lanes);
+      fill(lanes[0], group, at, group.count);
+      fill(lanes[1], group, at, group.count);
+      pass_both(group, lanes);
     }
     poly1305<true>(group, first, end);
   }
   for (u32 p = 0; p < group.count; ++p) {
     u8* const to = group.packet[p].out + group.packet[p].length;
-    const __m128i tag = _mm_set_epi64x(static_cast<long long>(group.tag[1][p]), static_cast<long long>(group.tag[0][p]));
+    const __m128i tag =
+        _mm_set_epi64x(static_cast<long long>(group.tag[1][p]), static_cast<long long>(group.tag[0][p]));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), tag);
   }
 }
@@ -773,7 +882,7 @@ INLINE void open_group(Group& group) {
   Position at;
   one_time_keys<false>(group, at);
   u32 waiting = 0;
-  Lanes lanes;
+  Lanes lanes[2];
   for (u32 first = 0, end; first < group.count; first = end) {
     end = unit_end(group, first);
     poly1305<false>(group, first, end);
@@ -783,11 +892,11 @@ INLINE void open_group(Group& group) {
       if (packet.wanted) cipher_edge(packet, group.waiting_block[waiting], load(group.stream[waiting]));
     }
     for (;;) {  // a pass that is not full waits for the packets behind
-      fill(lanes, group, at, end);
-      if (lanes.count < kLanes && end < group.count) break;
-      if (lanes.count == 0) break;
-      pass<false>(group, lanes);
-      lanes.count = lanes.full = 0;
+      fill(lanes[0], group, at, end);
+      fill(lanes[1], group, at, end);
+      if (lanes[1].count < kLanes && end < group.count) break;
+      if (lanes[0].count == 0) break;
+      pass_both(group, lanes);
     }
   }
 }
