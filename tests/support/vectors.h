@@ -13,7 +13,8 @@ namespace wireplane::test {
 // says with GTEST_SKIP that it left the external vectors out.
 [[nodiscard]] std::optional<std::filesystem::path> find_vectors(std::string_view name);
 
-[[nodiscard]] std::vector<std::uint8_t> from_hex(std::string_view text);  // spaces allowed; stops the program if not hex
+[[nodiscard]] std::vector<std::uint8_t> from_hex(
+    std::string_view text);  // spaces allowed; stops the program if not hex
 [[nodiscard]] std::string to_hex_text(const std::uint8_t* octets, std::size_t count);
 
 }  // namespace wireplane::test
