@@ -1,14 +1,14 @@
-// allowed_ips.h: which peer an inner address belongs to: longest-prefix match over all peers' allowed IPs of the
-// device. spec: wg §2 (cryptokey routing: a packet in must come from its peer's addresses, a packet out goes to the
-// peer whose they are; P36)
+// allowed_ips.h: which peer an inner address belongs to: longest-prefix match over all allowed IPs of the device.
+// spec: wg §2 (cryptokey routing: what comes in must be from its peer's addresses, what goes out goes to the peer
+//       whose address it is; P36)
 //
 // One trie a family, in the manner of Eatherton's tree bitmap (2004) with path compression: a node stands at a depth
 // that is a multiple of six bits, and says in one bitmap which of its 63 prefixes of 0 to 5 more bits are set, in
 // another which of its 64 children are there. A node that would hold one child and no prefix is left out; that is why
 // it knows its key.
 //
-//   10.0.0.0/8   [depth 6 | ..1.. 0000 10,10 -> peer 3 | child 101010]
-//   10.1.2.3/32                                              +--> [depth 30, key 10.1.2.0/30 | ..1.. 11 -> peer 7]
+//   [depth 6, key 8.0.0.0/6: prefix "10", 10.0.0.0/8, is peer 3's | child "100000", addresses in 10.0.0.0/12]
+//      +--> [depth 30, key 10.1.2.0/30: prefix "11", 10.1.2.3/32, is peer 7's]
 //
 // A node never changes once it is published. A change copies the path from the root, publishes the new root, and
 // retires the old path: a lookup, and a whole burst, sees the prefixes as they were at one instant, and only the root
@@ -45,9 +45,9 @@ class NodePool;
 
 class AllowedIps {
  public:
-  // Takes over what no new lookup can find; runs `free` when no reader is left: [&](auto free) {
-  // grace.retire(std::move(free)); }. None: freed at once, for those without concurrent readers. `free` runs on the
-  // writer's thread, and may outlive the AllowedIps.
+  // Takes over what no new lookup can find, and runs `free` when no reader is left, on the writer's thread:
+  //   [&](auto free) { grace.retire(std::move(free)); }
+  // None: freed at once, for those without concurrent readers. `free` may outlive the AllowedIps.
   using Retire = std::function<void(std::function<void()> free)>;
 
   explicit AllowedIps(Retire retire = {});

@@ -1,10 +1,9 @@
-// node_pool.h: memory for the nodes of a trie: blocks of 32 octets or of whole cache lines, out of chunks that grow
-// with the table.
+// node_pool.h: memory for a trie's nodes: blocks of 32 octets or of whole cache lines, from chunks that grow with it.
 //
 // Why not malloc: a large table's lookups wait for memory, and on small pages mostly for page tables; chunks of 2 MiB
-// that ask for huge pages halve a lookup among a million prefixes (README.md). And a leaf of 32 octets costs 32. Owner:
-// control, alone: also what is retired comes back on its thread. Chunks stay until the last block has come back. Under
-// AddressSanitizer each block is the heap's, so that a use after its time is seen.
+// that ask for huge pages nearly halve a lookup among a million prefixes (README.md). And a leaf of 32 octets costs 32.
+// Owner: control, alone: also what is retired comes back on its thread. Chunks stay until the last block has come back.
+// Under AddressSanitizer each block is the heap's, so that a use after its time is seen.
 #pragma once
 #include <sys/mman.h>
 

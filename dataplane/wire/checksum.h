@@ -1,6 +1,6 @@
 // checksum.h: the Internet checksum, whole and by difference.
-// spec: RFC 1071 (sums may be taken in any byte order), RFC 1624 eqn. 3 (difference), RFC 768, RFC 8200 §8.1
-// (pseudo-headers)
+// spec: RFC 1071 (sums may be taken in any byte order); RFC 1624 eqn. 3 (difference);
+//       RFC 768, RFC 8200 §8.1 (pseudo-headers)
 //
 // A ChecksumSum is unfinished: add to it what the checksum covers, then finish(). Finished checksums are numbers in
 // host order: read them with load_be16, write them with store_be16. Cost: 8 octets an addition.

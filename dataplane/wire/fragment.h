@@ -1,9 +1,8 @@
 // fragment.h: cuts an IPv4 packet that is larger than the MTU of its way out, where its sender allows that.
-// spec: RFC 791 §3.2 (example fragmentation procedure; options whose copied flag is clear stay in the first fragment),
-// RFC 1812 §4.2.2.7
+// spec: RFC 791 §3.2 (fragmentation; options whose copied flag is clear stay in the first fragment), RFC 1812 §4.2.2.7
 //
-//   | header | 8k octets | 8k octets | rest |   ->   | header, MF | 8k |  | header', MF, offset | 8k |  | header',
-//   offset | rest |
+//   | header | 8k octets | 8k octets | rest |
+//     ->  | header, MF | 8k octets |   | header', MF, offset | 8k octets |   | header', offset | rest |
 //
 // A fragment may be cut again: offsets add up, and the last keeps the flag it came with. The packet itself is only
 // read; buffers are the caller's. IPv6 is cut by its sender alone: possible() is false, and Packet Too Big the answer.

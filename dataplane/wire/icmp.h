@@ -1,10 +1,9 @@
 // icmp.h: what a router tells the sender of a packet that it could not pass on, and how often it says so.
 // spec: RFC 792, RFC 1191 §4 (MTU), RFC 4443; when to be silent: RFC 1122 §3.2.2, RFC 1812 §4.3.2.7, RFC 4443 §2.4(e);
-//       how much to quote: RFC 1812 §4.3.2.3 (576 in all), RFC 4443 §2.4(c) (1280 in all); how often: RFC 1812
-//       §4.3.2.8, RFC 4443 §2.4(f)
+//       how much to quote: RFC 1812 §4.3.2.3 (576 in all), RFC 4443 §2.4(c) (1280 in all);
+//       how often: RFC 1812 §4.3.2.8, RFC 4443 §2.4(f)
 //
-//   | IP header: router -> offending packet's source | type code checksum, MTU or 0 | the offending packet, as much as
-//   fits |
+//   | IP: router -> offending packet's source | type, code, checksum, MTU or 0 | the offending packet, what fits |
 //
 // An error is longer than its cause by those two headers at most, and never longer than 576 (v4) or 1280 (v6) octets.
 // No state but the limiter's; the limiter belongs to one worker.

@@ -1,10 +1,9 @@
-// inner_ip.h: the IP packet inside a transport message: how long it is, from whom, to whom, and what a router does to
-// it. spec: RFC 791, RFC 8200 (formats), RFC 1812 §5.3.1 (TTL), RFC 1624 (checksum by difference), RFC 6890 and RFC
-// 1812 §5.3.7 (martians)
+// inner_ip.h: the IP packet inside a transport message: how long, from whom, to whom, and what a router does to it.
+// spec: RFC 791, RFC 8200 (formats); RFC 1812 §5.3.1 (TTL); RFC 1624 (checksum by difference);
+//       RFC 6890, RFC 1812 §5.3.7 (martians)
 //
-//   v4  ver,ihl|ds+ecn|total length | id | flags,offset | ttl|protocol|checksum | source 4 | destination 4 | options
-//   v6  ver,class,label             | payload length | next header|hop limit    | source 16 | destination 16 |
-//   extensions
+//   v4  ver,ihl|ds,ecn|total length | id | flags,offset | ttl|protocol|checksum | from 4  | to 4  | options
+//   v6  ver,ds,ecn,label | payload length | next header|hop limit               | from 16 | to 16 | extensions
 //
 // Everything here but inner_length() takes a packet that inner_length() has measured: it is never shorter than its
 // header. No state, no owner; nothing reads beyond `length`.

@@ -162,7 +162,8 @@ void expect_equal_lookups(const AllowedIps& ips, const SlowAllowedIps& slow, con
 }
 
 // Goal: the longest prefix decides, over the whole device, whoever owns the shorter; families do not mix; nothing
-// matches nothing. Method: a small device by hand, with default routes, nested prefixes of several peers, and hosts.
+// matches nothing.
+// Method: a small device by hand, with default routes, nested prefixes of several peers, and hosts.
 TEST(AllowedIps, TheLongestPrefixOfTheWholeDeviceDecides) {
   AllowedIps ips;
   const PeerSlot a{1}, b{2}, c{3};
@@ -226,9 +227,10 @@ TEST(AllowedIps, APrefixMovesToWhoeverGetsItLast) {
   EXPECT_EQ(ips.count(), 0u);
 }
 
-// Goal: after any history of changes the fast table and the definition agree, on answers and on who owns what in which
-// order. Method: random nested prefixes of both families are given, moved, taken away singly and by peer; each change
-// is followed by lookups near what is there, singly and in bursts.
+// Goal: after any history of changes the fast table and the definition agree, on answers and on who owns what in
+// which order.
+// Method: random nested prefixes of both families are given, moved, taken away singly and by peer; each change is
+// followed by lookups near what is there, singly and in bursts.
 TEST(AllowedIps, AgreesWithTheDefinitionThroughAnyHistory) {
   const std::uint64_t seed = test::seed_from_env_or(36);
   Random random{seed};
@@ -264,8 +266,8 @@ TEST(AllowedIps, AgreesWithTheDefinitionThroughAnyHistory) {
 }
 
 // Goal: each length of a prefix is right at its edges, in both families.
-// Method: one address, a prefix of each length for a peer of its own, added in random order and removed in another; an
-// address that leaves the path at bit i belongs to the prefix of length i or the longest left below.
+// Method: one address, a prefix of each length for a peer of its own, added in random order and removed in another;
+// an address that leaves the path at bit i belongs to the prefix of length i or the longest left below.
 TEST(AllowedIps, EachLengthIsRightAtItsEdges) {
   const std::uint64_t seed = test::seed_from_env_or(128);
   Random random{seed};
@@ -412,8 +414,8 @@ TEST(AllowedIps, LookupsDoNotAllocate) {
 }
 
 // Goal: what a reader may still see is not freed before the hook says so, and then all of it is.
-// Method: a hook that keeps; an old root's answers are read through the table while nothing is freed; then all is run,
-// under AddressSanitizer also with the table gone.
+// Method: a hook that keeps; an old root's answers are read through the table while nothing is freed; then all is
+// run, under AddressSanitizer also with the table gone.
 TEST(AllowedIps, FreesNothingBeforeItsTime) {
   std::vector<std::function<void()>> kept;
   {
@@ -429,10 +431,11 @@ TEST(AllowedIps, FreesNothingBeforeItsTime) {
   for (auto& free : kept) free();
 }
 
-// Goal: while control changes the table, every answer is one that was right at some moment of the lookup, and a burst's
-// answers are right together; no reader touches freed memory. Method: a history of changes is computed beforehand with
-// the definition's answers after each; readers note how many changes were finished before and begun after their burst.
-// Nodes are freed by the engine's own grace period. To be run under ThreadSanitizer, too.
+// Goal: while control changes the table, every answer is one that was right at some moment of the lookup, and a
+// burst's answers are right together; no reader touches freed memory.
+// Method: a history of changes is computed beforehand with the definition's answers after each; readers note how many
+// changes were finished before and begun after their burst. Nodes are freed by the engine's own grace period. To be
+// run under ThreadSanitizer, too.
 TEST(AllowedIps, ReadersSeeOneInstantWhileControlChangesIt) {
   constexpr int kChanges = 400, kReaders = 2;
   const std::uint64_t seed = test::seed_from_env_or(40);

@@ -113,7 +113,8 @@ TEST(Fragment, RefusesWhatMustNotBeCut) {
 }
 
 // Goal: a packet that fits passes as it is, a bare header too; and who has no buffers left is told that it is not
-// whole. Method: fitting packets with and without DF; a place that gives out.
+// whole.
+// Method: fitting packets with and without DF; a place that gives out.
 TEST(Fragment, PassesWhatFitsAndSaysWhenItStopped) {
   for (const bool df : {false, true}) {
     const Octets packet = test::ip_packet("10.0.0.1", "10.0.0.2", 17, Octets(480, 7), 64, 0, df);

@@ -160,7 +160,8 @@ TEST(Icmp, SaysOnlyMtusThatTheProtocolsCanUse) {
 }
 
 // Goal: over any second no more errors leave than the rate and one burst, and one destination cannot take what is for
-// all. Method: a steady flood to one address, then to many, on an invented clock that may start anywhere.
+// all.
+// Method: a steady flood to one address, then to many, on an invented clock that may start anywhere.
 TEST(Icmp, LimiterHoldsTheRatesForOneAndForAll) {
   for (const Instant start : {Instant{}, Instant{Duration{-5h}}, Instant{Duration{90000h}}}) {
     IcmpLimiter limiter{{100, 20}, {10, 5}, 7};

@@ -16,8 +16,9 @@ using test::Octets;
 using test::udp_packet;
 
 // Goal: the inner packet ends where its header says, and a header that lies is refused.
-// Method: both families: exact, padded, too long by one, shorter than the header; each other version; each count below
-// a header. proves: P35
+// Method: both families: exact, padded, too long by one, shorter than the header; each other version; each count
+// below a header.
+// proves: P35
 TEST(InnerIp, LengthIsTheHeadersAndMustFit) {
   for (const Octets& packet :
        {udp_packet("10.0.0.1", 1, "10.0.0.2", 2, 100), udp_packet("2001:db8::1", 1, "2001:db8::2", 2, 100)}) {
@@ -50,7 +51,8 @@ TEST(InnerIp, LengthIsTheHeadersAndMustFit) {
 
 // Goal: no octets, however made, make the parser read outside them, and what it accepts fits.
 // Method: random octets behind plausible first ones, in blocks of exactly their size (AddressSanitizer watches),
-// through every reader. proves: P35
+// through every reader.
+// proves: P35
 TEST(InnerIp, SurvivesAnyOctets) {
   const std::uint64_t seed = test::seed_from_env_or(35);
   test::Random random{seed};
@@ -79,8 +81,9 @@ TEST(InnerIp, SurvivesAnyOctets) {
   EXPECT_GT(accepted, 10000u);
 }
 
-// Goal: a router's change of TTL and class keeps IPv4's checksum right, touches nothing else, and a spent packet stays
-// as it is. Method: all TTLs; all classes; recomputed checksums.
+// Goal: a router's change of TTL and class keeps IPv4's checksum right, touches nothing else, and a spent packet
+// stays as it is.
+// Method: all TTLs; all classes; recomputed checksums.
 TEST(InnerIp, TtlAndClassChangeWithTheChecksum) {
   for (unsigned ttl = 0; ttl < 256; ++ttl) {
     for (const char* from : {"10.0.0.1", "2001:db8::1"}) {

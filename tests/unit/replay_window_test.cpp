@@ -20,7 +20,8 @@ struct Step {
 
 // Goal: the window answers as the Linux module's does.
 // Method: the situations of the module's counter self-test: in order, twice, late within the span, at its edge and
-// behind it, after a jump of several turns of the ring, and at Reject-After-Messages. proves: P32
+// behind it, after a jump of several turns of the ring, and at Reject-After-Messages.
+// proves: P32
 TEST(ReplayWindow, AnswersAsTheKernelsSelfTestDemands) {
   constexpr std::uint64_t far = 4 * (kSpan + 1);
   const Step steps[] = {
@@ -69,7 +70,9 @@ TEST(ReplayWindow, AnswersAsTheKernelsSelfTestDemands) {
 }
 
 // Goal: a whole span of counters is taken in any order, and the oldest is lost exactly when the newest leaves it
-// behind. Method: the module's loops: a full span upwards or downwards, then the one at the edge. proves: P32
+// behind.
+// Method: the module's loops: a full span upwards or downwards, then the one at the edge.
+// proves: P32
 TEST(ReplayWindow, HoldsAWholeSpanUpwardsAndDownwards) {
   const auto run = [](std::uint64_t first, std::uint64_t last, bool upwards) {
     ReplayWindow window{};
@@ -96,8 +99,9 @@ TEST(ReplayWindow, HoldsAWholeSpanUpwardsAndDownwards) {
 }
 
 // Goal: each counter is accepted once at most, and never refused while the window could know better.
-// Method: a slow oracle that remembers everything; steps ahead, back and repeated, small and of many turns of the ring,
-// also close to Reject-After-Messages. proves: P32
+// Method: a slow oracle that remembers everything; steps ahead, back and repeated, small and of many turns of the
+// ring, also close to Reject-After-Messages.
+// proves: P32
 TEST(ReplayWindow, AcceptsEachCounterOnceInAnyOrder) {
   const std::uint64_t seed = test::seed_from_env_or(20261121);
   test::Random random{seed};
