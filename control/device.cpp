@@ -26,6 +26,8 @@ Device::Device(Engine& engine, OuterDevice* outer, Entropy& entropy, Now now, Op
 Device::~Device() {
   forget_keys();
   WG_CHECK(settle(now_));  // no worker is online any more: every grace period passes at once
+  for (const auto& peer : peers_)
+    if (peer != nullptr) delete peer->state->endpoint.exchange(nullptr, std::memory_order_relaxed);
 }
 
 Instant Device::step(Now now) {
@@ -76,7 +78,7 @@ void Device::take_event(const Event& event) {
       return;
     }
     case Event::Kind::kRoamed:
-      return follow(*peer, event.serial, event.counter, event.endpoint);
+      return follow(*peer, event.serial, event.counter + 1, event.endpoint);
     case Event::Kind::kWantHandshake:
       return initiate(*peer, false);
     case Event::Kind::kActive:
@@ -85,8 +87,10 @@ void Device::take_event(const Event& event) {
 }
 
 void Device::follow(Peer& peer, Serial serial, std::uint64_t counter, const Endpoint& endpoint) {
-  if (std::pair{serial, counter} < std::pair{peer.heard_serial, peer.heard_counter})
-    return;  // an older packet came late
+  // An older packet came late. But after two crossing handshakes each side may go on sending with the older session: a
+  // handshake alone (0) does not outrank the data of the session before.
+  const bool crossing = peer.heard_counter == 0 && counter != 0 && serial < peer.heard_serial;
+  if (std::pair{serial, counter} < std::pair{peer.heard_serial, peer.heard_counter} && !crossing) return;
   peer.heard_serial = serial;
   peer.heard_counter = counter;
   if (peer.endpoint && *peer.endpoint == endpoint) return;

@@ -152,7 +152,11 @@ void Device::initiate(Peer& peer, bool retry) {
   const std::optional<ReceiverIndex> self =
       possible && allowed <= now_.engine ? indices_.draw(peer.worker, now_.engine) : std::nullopt;
   if (!self) {
-    if (!peer.retry_at) peer.ask_again_at = std::max(allowed, now_.engine + 1s);
+    const Instant again = std::max(allowed, now_.engine + 1s);
+    if (retry && possible)  // we answered the peer meanwhile, so the message counts as sent; but this goes on (P21)
+      peer.retry_at = again;
+    else if (!peer.retry_at)
+      peer.ask_again_at = again;
     return schedule(peer);
   }
   InitiationMessage message;
@@ -192,7 +196,7 @@ void Device::send_message(Peer& peer, std::span<const std::uint8_t> message, uns
 
 // A handshake has ended well: what was armed for it is over.
 void Device::end_initiation(Peer& peer) {
-  if (peer.sent) {
+  if (peer.sent && !seeded_fault(22)) {
     index_owner_.erase(peer.sent->self);
     indices_.give_back(peer.sent->self, now_.engine);
     peer.sent.reset();

@@ -23,7 +23,8 @@ struct Peer {
   std::uint16_t persistent_keepalive_s = 0;
   std::uint32_t group = 0;
 
-  // Where the peer was last heard: the greatest {serial, counter} wins (P37). A handshake counts as its serial's zero.
+  // Where the peer was last heard: the greatest {serial, counter} wins (P37). A handshake counts as its serial's
+  // zero, transport message n as n + 1.
   Serial heard_serial;
   std::uint64_t heard_counter = 0;
 

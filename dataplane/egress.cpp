@@ -128,9 +128,10 @@ Drop Worker::route_from_host(Packet& packet) {
 // Larger than the way out: an IPv4 packet without DF is cut, every other sender is told the MTU (RFC 1812 §4.2.2.7, RFC
 // 8200 §4.5).
 Drop Worker::shorten(Packet& packet) {
+  if (!Fragmenter{packet.data, packet.length, settings_->mtu}.possible())
+    return refuse_with_icmp(packet, IcmpError::kTooBig, Drop::kTooBig);
+  if (packet.from_peer != nullptr) WG_CHECK(decrement_ttl(packet.data));  // before its header is copied to the pieces
   Fragmenter cut{packet.data, packet.length, settings_->mtu};
-  if (!cut.possible()) return refuse_with_icmp(packet, IcmpError::kTooBig, Drop::kTooBig);
-  if (packet.from_peer != nullptr) WG_CHECK(decrement_ttl(packet.data));
   while (const std::size_t length = cut.next_length()) {
     Packet piece;
     if (fragments_.room() == 0 || !context_.make(piece, length)) return Drop::kTooBig;
