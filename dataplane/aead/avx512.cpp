@@ -67,6 +67,8 @@ constexpr u32 kLanes = 16;     // ChaCha20 blocks in one pass
 constexpr u32 kTag = 16;
 constexpr u32 kLong = 2048;        // from here on the cache holds a pair of packets between cipher and tags, not eight
 constexpr u32 kAcrossAtLeast = 5;  // packets, and
+constexpr u32 kScalarLongest = 192;  // octets of a lone packet, where scalar Poly1305 beats eight strands
+constexpr u32 kSoloSpread = 256;     // octets by which two packets differ, where each alone beats the pair
 constexpr u32 kAcrossLongest = 512;  // octets, where Poly1305 across packets beats strands: measured, README.md
 
 // One packet of a group, sorted. Octet i of the text comes from head[i] below head_length, from text[i] below body_end,
@@ -488,6 +490,17 @@ NOINLINE void transpose_keys(Group& group, u32 first) {
   }
 }
 
+INLINE void broadcast_key(Group& group) {  // of the group's only packet; its lanes ask for column 0 only
+  const Packet& packet = group.packet[0];
+  for (int w = 0; w < 8; ++w) {
+    int word;
+    __builtin_memcpy(&word, packet.key + 4 * w, 4);
+    store(&group.key[w][0], _mm512_set1_epi32(word));
+  }
+  store(&group.counter[0][0], _mm512_set1_epi32(static_cast<int>(packet.counter)));
+  store(&group.counter[1][0], _mm512_set1_epi32(static_cast<int>(packet.counter >> 32)));
+}
+
 // --- Poly1305 ---
 
 struct Limbs {  // of eight numbers
@@ -708,22 +721,22 @@ INLINE Factor falling_powers(const Group& group, u32 first) {  // r^4 in the fir
   return factor({strands(0), strands(1), strands(2)});
 }
 
-INLINE Limbs pair_row(const Message m[2], u32 i) {
-  const Vector a = load(row_at(m[0], i)), b = load(row_at(m[1], i));
-  Limbs x = split(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-  x.v2 = _mm512_or_si512(x.v2, set1(kHighBit));
-  return x;
+// Two rows side by side: block k of the first in lane 2 k, of the second in lane 2 k + 1.
+INLINE Limbs two_rows(const u8* a, const u8* b) {
+  const Vector x = load(a), y = load(b);
+  Limbs both = split(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y));
+  both.v2 = _mm512_or_si512(both.v2, set1(kHighBit));
+  return both;
 }
-INLINE Limbs pair_edge_row(const Message m[2], u32 i, bool last) {
-  const Vector a = edge_row(m[0], i), b = edge_row(m[1], i);
-  Vector high = _mm512_unpackhi_epi64(a, b);
-  if (last) {
-    high = _mm512_mask_mov_epi64(high, 0xc0, _mm512_broadcast_i64x2(_mm_set_epi64x(m[1].length, m[0].length)));
-  }
-  Limbs x = split(_mm512_unpacklo_epi64(a, b), high);
-  const u32 has = _pdep_u32(row_blocks(m[0], i), 0x55) | _pdep_u32(row_blocks(m[1], i), 0xaa);
-  x.v2 = _mm512_mask_or_epi64(x.v2, static_cast<__mmask8>(has), x.v2, set1(kHighBit));
-  return x;
+// The same for rows with a beginning or an end; in the lanes `last`, the block is the one with the lengths.
+INLINE Limbs two_edge_rows(const Message& a, u32 row_a, const Message& b, u32 row_b, u32 last) {
+  const Vector x = edge_row(a, row_a), y = edge_row(b, row_b);
+  const Vector lengths = _mm512_broadcast_i64x2(_mm_set_epi64x(b.length, a.length));
+  const Vector high = _mm512_mask_mov_epi64(_mm512_unpackhi_epi64(x, y), static_cast<__mmask8>(last), lengths);
+  Limbs both = split(_mm512_unpacklo_epi64(x, y), high);
+  const u32 has = _pdep_u32(row_blocks(a, row_a), 0x55) | _pdep_u32(row_blocks(b, row_b), 0xaa);
+  both.v2 = _mm512_mask_or_epi64(both.v2, static_cast<__mmask8>(has), both.v2, set1(kHighBit));
+  return both;
 }
 
 INLINE Limbs sum_of_strands(const Limbs& h) {  // in the lowest two lanes
@@ -749,27 +762,144 @@ NOINLINE void poly_pair(Group& group, u32 first) {
   Limbs h = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
   u32 i = 0;
   for (; i + 1 < rows && (i < first_full || (rows - 1 - i) % 2 != 0); ++i) {
-    h = multiply(add(h, i < first_full ? pair_edge_row(m, i, false) : pair_row(m, i)), by_r4);
+    h = multiply(
+        add(h, i < first_full ? two_edge_rows(m[0], i, m[1], i, 0) : two_rows(row_at(m[0], i), row_at(m[1], i))),
+        by_r4);
   }
   if (i + 1 < rows) {
     const Factor by_r8 = factor_of_pair(group, kR8, first);
     for (; i + 1 < rows; i += 2) {
       Product d = nothing();
-      const Limbs row0 = pair_row(m, i), row1 = pair_row(m, i + 1);
+      const Limbs row0 = two_rows(row_at(m[0], i), row_at(m[1], i));
+      const Limbs row1 = two_rows(row_at(m[0], i + 1), row_at(m[1], i + 1));
       multiply_add(d, row1, by_r4);
       multiply_add(d, add(h, row0), by_r8);
       h = carry(fold(d));
     }
   }
   Product d = nothing();
-  multiply_add(d, add(h, pair_edge_row(m, i, true)), falling_powers(group, first));
+  multiply_add(d, add(h, two_edge_rows(m[0], i, m[1], i, 0xc0)), falling_powers(group, first));
   const Limbs sum = sum_of_strands(fold(d));  // < 2^59
   _mm_storeu_si128(reinterpret_cast<__m128i*>(&group.sum[0][first]), _mm512_castsi512_si128(sum.v0));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(&group.sum[1][first]), _mm512_castsi512_si128(sum.v1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(&group.sum[2][first]), _mm512_castsi512_si128(sum.v2));
 }
 
+// --- Poly1305 of one packet ---
+
+__extension__ typedef unsigned __int128 u128;
+constexpr u64 kClampLow = 0x0ffffffc0fffffff, kClampHigh = 0x0ffffffc0ffffffc;  // RFC 8439 §2.5
+
+// A short one, in scalar registers: h in words of 64, 64 and a few bits; 2^130 = 5, and r1 is a multiple of 4, so that
+// 2^128 r1 = 5/4 r1 exactly.
+template <bool sealing>
+NOINLINE void poly_scalar(Group& group, u32 p) {
+  const Packet& packet = group.packet[p];
+  const u8* const text = sealing ? packet.out : packet.text;
+  const u64 r0 = group.one_time[0][p] & kClampLow, r1 = group.one_time[1][p] & kClampHigh, s1 = r1 + (r1 >> 2);
+  u64 h0 = 0, h1 = 0, h2 = 0;
+  for (u32 at = 0, blocks = poly_blocks(packet.length); blocks != 0; --blocks, at += 16) {
+    u64 m[2] = {0, packet.length};
+    if (blocks != 1) {
+      m[1] = 0;
+      if (packet.length - at >= 16) {
+        __builtin_memcpy(m, text + at, 16);
+      } else {
+        const __mmask16 rest = static_cast<__mmask16>(first_octets(packet.length - at));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(m), _mm_maskz_loadu_epi8(rest, text + at));
+      }
+    }
+    u128 sum = u128{h0} + m[0];
+    h0 = static_cast<u64>(sum);
+    sum = u128{h1} + m[1] + static_cast<u64>(sum >> 64);
+    h1 = static_cast<u64>(sum);
+    h2 += 1 + static_cast<u64>(sum >> 64);  // h < 2^131
+    const u128 d0 = u128{h0} * r0 + u128{h1} * s1;
+    u128 d1 = u128{h0} * r1 + u128{h1} * r0 + u128{h2 * s1};
+    u64 d2 = h2 * r0;
+    d1 += static_cast<u64>(d0 >> 64);
+    d2 += static_cast<u64>(d1 >> 64);
+    const u64 over = (d2 >> 2) + (d2 & ~u64{3});  // 5 (d2 / 4)
+    sum = u128{static_cast<u64>(d0)} + over;
+    h0 = static_cast<u64>(sum);
+    sum = u128{static_cast<u64>(d1)} + static_cast<u64>(sum >> 64);
+    h1 = static_cast<u64>(sum);
+    h2 = (d2 & 3) + static_cast<u64>(sum >> 64);  // <= 4
+  }
+  group.sum[0][p] = h0 & kMask44;
+  group.sum[1][p] = (h0 >> 44 | h1 << 20) & kMask44;
+  group.sum[2][p] = h1 >> 24 | h2 << 40;
+}
+
+// A longer one: strands of eight blocks, two rows side by side: h = (h + rows) r^8, in steps of two, and at the end
+// r^8 r^4 r^7 r^3 r^6 r^2 r^5 r in the lanes.
+template <bool sealing>
+NOINLINE void poly_solo(Group& group, u32 p) {
+  const Packet& packet = group.packet[p];
+  const u32 steps = (poly_blocks(packet.length) + 7) / 8;
+  const Message m = message(sealing ? packet.out : packet.text, packet.length, 2 * steps);
+
+  const Limbs r = split(set1(group.one_time[0][p] & kClampLow), set1(group.one_time[1][p] & kClampHigh));
+  const Limbs one = {set1(1), _mm512_setzero_si512(), _mm512_setzero_si512()};
+  const auto choose = [](__mmask8 lanes, const Limbs& a, const Limbs& b) -> Limbs {
+    return {_mm512_mask_mov_epi64(b.v0, lanes, a.v0), _mm512_mask_mov_epi64(b.v1, lanes, a.v1),
+            _mm512_mask_mov_epi64(b.v2, lanes, a.v2)};
+  };
+  const Limbs r2 = multiply(r, factor(r)), r4 = multiply(r2, factor(r2)), r8 = multiply(r4, factor(r4));
+  Limbs falling = choose(0x33, r2, r);                         // lanes 0 1 4 5: r^2, else r
+  falling = multiply(falling, factor(choose(0x0f, r2, one)));  // lanes 0-3: r^4 r^4 r^3 r^3
+  falling = multiply(falling, factor(choose(0x55, r4, one)));  // even lanes: r^4 more
+
+  const Factor by_r8 = factor(r8);
+  Limbs h = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+  u32 i = 0;
+  if (i + 1 < steps) h = multiply(two_edge_rows(m, 0, m, 1, 0), by_r8), ++i;
+  if ((steps - 1 - i) % 2 != 0) h = multiply(add(h, two_rows(row_at(m, 2 * i), row_at(m, 2 * i + 1))), by_r8), ++i;
+  if (i + 1 < steps) {
+    const Factor by_r16 = factor(multiply(r8, by_r8));
+    for (; i + 1 < steps; i += 2) {
+      Product d = nothing();
+      multiply_add(d, two_rows(row_at(m, 2 * i + 2), row_at(m, 2 * i + 3)), by_r8);
+      multiply_add(d, add(h, two_rows(row_at(m, 2 * i), row_at(m, 2 * i + 1))), by_r16);
+      h = carry(fold(d));
+    }
+  }
+  Product d = nothing();
+  multiply_add(d, add(h, two_edge_rows(m, 2 * i, m, 2 * i + 1, 0x80)), factor(falling));
+  const Limbs sum = fold(d);  // < 2^57, eight of them < 2^60
+  group.sum[0][p] = static_cast<u64>(_mm512_reduce_add_epi64(sum.v0));
+  group.sum[1][p] = static_cast<u64>(_mm512_reduce_add_epi64(sum.v1));
+  group.sum[2][p] = static_cast<u64>(_mm512_reduce_add_epi64(sum.v2));
+}
+
+template <bool sealing>
+INLINE void poly_one(Group& group, u32 p) {
+  if (group.packet[p].length <= kScalarLongest) {
+    poly_scalar<sealing>(group, p);
+  } else {
+    poly_solo<sealing>(group, p);
+  }
+}
+
 // --- tags ---
+
+// As tags_of_eight, for one packet.
+INLINE void tag_of_one(Group& group, u32 p) {
+  u64 h0 = group.sum[0][p], h1 = group.sum[1][p], h2 = group.sum[2][p];  // < 2^60
+  for (int round = 0; round < 2; ++round) {
+    h1 += h0 >> 44, h0 &= kMask44;
+    h2 += h1 >> 44, h1 &= kMask44;
+    h0 += 5 * (h2 >> 42), h2 &= kMask42;
+  }
+  const u64 g0 = h0 + 5, g1 = h1 + (g0 >> 44), g2 = h2 + (g1 >> 44);
+  const u64 reaches = u64{0} - (g2 >> 42);  // all ones if h >= p
+  h0 = (h0 & ~reaches) | (g0 & kMask44 & reaches);
+  h1 = (h1 & ~reaches) | (g1 & kMask44 & reaches);
+  h2 = (h2 & ~reaches) | (g2 & reaches);
+  const u128 low = u128{h0 | h1 << 44} + group.one_time[2][p];
+  group.tag[0][p] = static_cast<u64>(low);
+  group.tag[1][p] = (h1 >> 20 | h2 << 24) + group.one_time[3][p] + static_cast<u64>(low >> 64);
+}
 
 // h mod p, plus s mod 2^128, of packets [first, first + 8).
 INLINE void tags_of_eight(Group& group, u32 first) {
@@ -797,15 +927,21 @@ INLINE void tags_of_eight(Group& group, u32 first) {
   store(&group.tag[1][first], _mm512_mask_add_epi64(sum_high, carried, sum_high, set1(1)));
 }
 
-// Tags of packets [first, end), at most eight. Sorted: the longest is the last. Across pays the longest for all eight;
-// strands pay a fixed price a pair.
+// Tags of packets [first, end), at most eight, or a pair of long ones. Sorted: the longest is the last. Across pays the
+// longest for all eight; strands pay a fixed price a pair; one at a time is for one, and for two that differ much.
 template <bool sealing>
 INLINE void poly1305(Group& group, u32 first, u32 end) {
   const u32 shortest = group.packet[first].length, longest = group.packet[end - 1].length;
-  const bool across = end - first >= kAcrossAtLeast && longest - shortest < 64 && longest <= kAcrossLongest;
   const u32 column = first & ~7u;
-  if (first == column)
-    powers_of_eight(group, first, group.packet[column + 8 < group.count ? column + 7 : group.count - 1].length >= 128);
+  if (group.count <= 2 && (group.count == 1 || longest - shortest >= kSoloSpread)) {
+    for (u32 p = first; p < end; ++p) poly_one<sealing>(group, p), tag_of_one(group, p);
+    return;
+  }
+  const bool across = end - first >= kAcrossAtLeast && longest - shortest < 64 && longest <= kAcrossLongest;
+  if (first == column) {
+    const u32 last = column + 8 < group.count ? column + 7 : group.count - 1;
+    powers_of_eight(group, first, !across && group.packet[last].length >= 128);
+  }
   if (across) {
     poly_across<sealing>(group, first);
   } else {
@@ -821,7 +957,9 @@ template <bool sealing>
 INLINE void one_time_keys(Group& group, Position& at) {
   u32 total = group.count;
   for (u32 p = 0; p < group.count; ++p) total += group.packet[p].blocks;
-  if (total > 8) {
+  if (total > 8 && group.count == 1) {
+    broadcast_key(group);
+  } else if (total > 8) {
     transpose_keys(group, 0);
     if (group.count > kLanes) transpose_keys(group, kLanes);
   }
@@ -839,7 +977,11 @@ INLINE void one_time_keys(Group& group, Position& at) {
     lanes.full = 0;
     fill(lanes, group, at, group.count);
     pass<!sealing>(group, lanes);
-    for (u32 first = rest; first < group.count; first += 8) transpose_one_time_keys(group, first);
+    if (group.count == 1) {
+      for (u32 i = 0; i < 4; ++i) group.one_time[i][0] = group.block_zero[0][i];
+    } else {
+      for (u32 first = rest; first < group.count; first += 8) transpose_one_time_keys(group, first);
+    }
   }
 }
 
@@ -904,6 +1046,17 @@ INLINE void open_group(Group& group) {
 // Columns that were used, and what lies in rows.
 INLINE void wipe(Group& group) {
   const Vector zero = _mm512_setzero_si512();
+  for (u32 p = group.count & ~(kLanes - 1); p < group.count; ++p) store(group.block_zero[p], zero);
+  for (u32 i = 0; i < group.waiting; ++i) store(group.stream[i], zero);
+  if (group.count == 1) {
+    for (auto& row : group.one_time) row[0] = 0;
+    for (auto& row : group.sum) row[0] = 0;
+    if (group.packet[0].blocks < 8) return;  // by rows, from the caller's key
+  }
+  for (u32 first = 0; first < group.count; first += kLanes) {
+    for (auto& row : group.key) store(&row[first], zero);
+  }
+  if (group.count == 1) return;
   for (u32 first = 0; first < group.count; first += 8) {
     for (auto& row : group.one_time) store(&row[first], zero);
     for (auto& power : group.power) {
@@ -911,11 +1064,6 @@ INLINE void wipe(Group& group) {
     }
     for (auto& row : group.sum) store(&row[first], zero);
   }
-  for (u32 first = 0; first < group.count; first += kLanes) {
-    for (auto& row : group.key) store(&row[first], zero);
-  }
-  for (u32 p = group.count & ~(kLanes - 1); p < group.count; ++p) store(group.block_zero[p], zero);
-  for (u32 i = 0; i < group.waiting; ++i) store(group.stream[i], zero);
 }
 
 // Registers, and the stack below: callees spilled there.
