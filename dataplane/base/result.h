@@ -17,8 +17,8 @@ struct Error {
 template <class T, class E = Error>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : held_{std::in_place_index<0>, std::move(value)} {}
-  Result(E error) : held_{std::in_place_index<1>, std::move(error)} {}
+  Result(T held) : held_{std::in_place_index<0>, std::move(held)} {}
+  Result(E why) : held_{std::in_place_index<1>, std::move(why)} {}
 
   explicit operator bool() const { return held_.index() == 0; }
   T& operator*() & { return value(); }
