@@ -13,7 +13,6 @@ namespace {
 constexpr std::uint32_t kSmallestMtu = 68;  // RFC 791: what every IPv4 link carries; Linux' own limit for a TUN
 constexpr std::uint32_t kMostWorkers = 64;  // a worker's number is the low six bits of a receiver index
 constexpr std::uint32_t kMostPeers = 1u << 24;
-constexpr std::size_t kLargestFile = 1u << 30;  // a million peers are about 200 MB
 
 char lower(char letter) { return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter; }
 

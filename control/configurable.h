@@ -16,8 +16,9 @@ class Configurable {
 
   virtual ~Configurable() = default;
 
-  // Could this change be applied, as far as limits and the host's resources go? For a reload, which is not to begin what
-  // cannot succeed as a whole. (A set request of UAPI comes in parts that are applied as they are, as in the kernel.)
+  // Could this change be applied, as far as limits and the host's resources go? For a reload, which is not to begin
+  // what cannot succeed as a whole. (A set request of UAPI comes in parts that are applied as they are, as in the
+  // kernel.)
   [[nodiscard]] virtual Status check(const DeviceChange& change) const = 0;
   // Applies in the order of wg(8): the device's fields, replace_peers, then peer by peer. What is equal already is left
   // alone: no session is lost by saying again what is so. An error says what failed; what stood before it is applied.
