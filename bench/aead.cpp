@@ -1,5 +1,6 @@
 // aead.cpp: ChaCha20-Poly1305 over bursts: our kernels and their rivals in one run.
 //
+// <kernel>: all that can run here; by_shape is what Aead::chosen() takes.
 //   aead/seal/<kernel>/<size>              batch 32, 32 distinct keys, in place, warm
 //   aead/seal/<kernel>/<size>/batch<n>     n = 1 .. 64
 //   aead/seal/<kernel>/<size>/cold         buffers from a pool larger than L2
@@ -242,8 +243,9 @@ void add_all(const AeadKernels& kernels) {
 }
 
 const int registered = [] {
-  static const AeadKernels* const all[] = {&kAeadAvx512, &kAeadIpsecMb, &kIpsecMbJob, &kOpenssl, &kAeadPortable};
-  for (const AeadKernels* kernels : all) add_all(*kernels);
+  static const AeadKernels* const rivals[] = {&kIpsecMbJob, &kOpenssl};
+  for (const Aead* aead : Aead::usable()) add_all(aead->kernels());  // ours, ipsec_mb (burst), portable (libsodium)
+  for (const AeadKernels* kernels : rivals) add_all(*kernels);
   return 0;
 }();
 

@@ -33,6 +33,7 @@ class Aead {
   static bool self_test(const AeadKernels& kernels);
 
   explicit constexpr Aead(const AeadKernels& kernels) : kernels_{&kernels} {}
+  [[nodiscard]] const AeadKernels& kernels() const { return *kernels_; }
   [[nodiscard]] const char* name() const { return kernels_->name; }
   void seal(SealJob* jobs, std::size_t count) const noexcept { kernels_->seal(jobs, count); }
   void open(OpenJob* jobs, std::size_t count) const noexcept { kernels_->open(jobs, count); }

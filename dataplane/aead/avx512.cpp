@@ -324,6 +324,60 @@ INLINE void chacha20_rows(const Group& group, const Lanes& lanes, Vector* x) {
   }
 }
 
+// 2 * sets blocks, two in the rows of each state, in 256-bit registers: there some processors rotate with less latency,
+// and latency is all there is when lanes are few.
+template <int sets>
+INLINE void chacha20_half_rows(const Group& group, const Lanes& lanes, Vector* x) {
+  using Half = __m256i;
+  Half a[sets], b[sets], c[sets], d[sets], key0[sets], key1[sets], numbers[sets];
+  const Half sigma =
+      _mm256_broadcastsi128_si256(_mm_setr_epi32(static_cast<int>(kSigma[0]), static_cast<int>(kSigma[1]),
+                                                 static_cast<int>(kSigma[2]), static_cast<int>(kSigma[3])));
+  for (int s = 0; s < sets; ++s) {
+    const u32 first = 2 * static_cast<u32>(s), second = first + 1 < lanes.count ? first + 1 : 0;
+    const u32 lane0 = first < lanes.count ? first : 0;
+    const Packet& p = group.packet[lanes.packet[lane0]];
+    const Packet& q = group.packet[lanes.packet[second]];
+    const auto two = [&](int at) {
+      return _mm256_inserti128_si256(
+          _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p.key + at))),
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(q.key + at)), 1);
+    };
+    key0[s] = two(0);
+    key1[s] = two(16);
+    numbers[s] = _mm256_setr_epi64x(lanes.block[lane0], static_cast<long long>(p.counter), lanes.block[second],
+                                    static_cast<long long>(q.counter));
+    a[s] = sigma, b[s] = key0[s], c[s] = key1[s], d[s] = numbers[s];
+  }
+  const auto round = [&] {
+    for (int s = 0; s < sets; ++s) {
+      a[s] = _mm256_add_epi32(a[s], b[s]), d[s] = _mm256_rol_epi32(_mm256_xor_si256(d[s], a[s]), 16);
+      c[s] = _mm256_add_epi32(c[s], d[s]), b[s] = _mm256_rol_epi32(_mm256_xor_si256(b[s], c[s]), 12);
+      a[s] = _mm256_add_epi32(a[s], b[s]), d[s] = _mm256_rol_epi32(_mm256_xor_si256(d[s], a[s]), 8);
+      c[s] = _mm256_add_epi32(c[s], d[s]), b[s] = _mm256_rol_epi32(_mm256_xor_si256(b[s], c[s]), 7);
+    }
+  };
+  for (int i = 0; i < 10; ++i) {
+    round();
+    for (int s = 0; s < sets; ++s) {
+      b[s] = _mm256_shuffle_epi32(b[s], 0x39), c[s] = _mm256_shuffle_epi32(c[s], 0x4e),
+      d[s] = _mm256_shuffle_epi32(d[s], 0x93);
+    }
+    round();
+    for (int s = 0; s < sets; ++s) {
+      b[s] = _mm256_shuffle_epi32(b[s], 0x93), c[s] = _mm256_shuffle_epi32(c[s], 0x4e),
+      d[s] = _mm256_shuffle_epi32(d[s], 0x39);
+    }
+  }
+  for (int s = 0; s < sets; ++s) {
+    a[s] = _mm256_add_epi32(a[s], sigma), b[s] = _mm256_add_epi32(b[s], key0[s]);
+    c[s] = _mm256_add_epi32(c[s], key1[s]), d[s] = _mm256_add_epi32(d[s], numbers[s]);
+    const auto join = [](Half low, Half high) { return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1); };
+    x[2 * s] = join(_mm256_permute2x128_si256(a[s], b[s], 0x20), _mm256_permute2x128_si256(c[s], d[s], 0x20));
+    x[2 * s + 1] = join(_mm256_permute2x128_si256(a[s], b[s], 0x31), _mm256_permute2x128_si256(c[s], d[s], 0x31));
+  }
+}
+
 // --- from key stream to text ---
 
 // A block that touches the head, the padding or the end.
@@ -377,7 +431,10 @@ INLINE void deliver_rows(Group& group, const Lanes& lanes, const Vector* x) {
 template <bool wait>
 NOINLINE void pass(Group& group, const Lanes& lanes) {
   Vector x[16];
-  if (lanes.count <= 4) {
+  if (lanes.count <= 2) {
+    chacha20_half_rows<1>(group, lanes, x);
+    deliver_rows<wait, 2>(group, lanes, x);
+  } else if (lanes.count <= 4) {
     chacha20_rows<1>(group, lanes, x);
     deliver_rows<wait, 4>(group, lanes, x);
   } else if (lanes.count <= 8) {
@@ -787,7 +844,7 @@ NOINLINE void poly_pair(Group& group, u32 first) {
 
 // --- Poly1305 of one packet ---
 
-__extension__ typedef unsigned __int128 u128;
+using Word = unsigned long long;                                                // what the carry intrinsics take
 constexpr u64 kClampLow = 0x0ffffffc0fffffff, kClampHigh = 0x0ffffffc0ffffffc;  // RFC 8439 §2.5
 
 // A short one, in scalar registers: h in words of 64, 64 and a few bits; 2^130 = 5, and r1 is a multiple of 4, so that
@@ -797,35 +854,39 @@ NOINLINE void poly_scalar(Group& group, u32 p) {
   const Packet& packet = group.packet[p];
   const u8* const text = sealing ? packet.out : packet.text;
   const u64 r0 = group.one_time[0][p] & kClampLow, r1 = group.one_time[1][p] & kClampHigh, s1 = r1 + (r1 >> 2);
-  u64 h0 = 0, h1 = 0, h2 = 0;
-  for (u32 at = 0, blocks = poly_blocks(packet.length); blocks != 0; --blocks, at += 16) {
-    u64 m[2] = {0, packet.length};
-    if (blocks != 1) {
-      m[1] = 0;
-      if (packet.length - at >= 16) {
-        __builtin_memcpy(m, text + at, 16);
-      } else {
-        const __mmask16 rest = static_cast<__mmask16>(first_octets(packet.length - at));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(m), _mm_maskz_loadu_epi8(rest, text + at));
-      }
-    }
-    u128 sum = u128{h0} + m[0];
-    h0 = static_cast<u64>(sum);
-    sum = u128{h1} + m[1] + static_cast<u64>(sum >> 64);
-    h1 = static_cast<u64>(sum);
-    h2 += 1 + static_cast<u64>(sum >> 64);  // h < 2^131
-    const u128 d0 = u128{h0} * r0 + u128{h1} * s1;
-    u128 d1 = u128{h0} * r1 + u128{h1} * r0 + u128{h2 * s1};
-    u64 d2 = h2 * r0;
-    d1 += static_cast<u64>(d0 >> 64);
-    d2 += static_cast<u64>(d1 >> 64);
-    const u64 over = (d2 >> 2) + (d2 & ~u64{3});  // 5 (d2 / 4)
-    sum = u128{static_cast<u64>(d0)} + over;
-    h0 = static_cast<u64>(sum);
-    sum = u128{static_cast<u64>(d1)} + static_cast<u64>(sum >> 64);
-    h1 = static_cast<u64>(sum);
-    h2 = (d2 & 3) + static_cast<u64>(sum >> 64);  // <= 4
+  Word h0 = 0, h1 = 0, h2 = 0;
+  const auto absorb = [&](Word low, Word high) {
+    unsigned char c = _addcarry_u64(0, h0, low, &h0);
+    c = _addcarry_u64(c, h1, high, &h1);
+    _addcarry_u64(c, h2, 1, &h2);  // h < 2^131
+    Word d0, d1, d2, x1, y0, y1, z0, z1;
+    d0 = _mulx_u64(h0, r0, &d1);
+    y0 = _mulx_u64(h1, s1, &y1);
+    x1 = _mulx_u64(h0, r1, &d2);
+    z0 = _mulx_u64(h1, r0, &z1);
+    c = _addcarry_u64(0, d0, y0, &d0);
+    _addcarry_u64(c, d1, y1, &d1);
+    c = _addcarry_u64(0, x1, z0, &x1);
+    _addcarry_u64(c, d2, z1, &d2);
+    c = _addcarry_u64(0, x1, h2 * s1, &x1);
+    _addcarry_u64(c, d2, h2 * r0, &d2);
+    c = _addcarry_u64(0, d1, x1, &d1);
+    _addcarry_u64(c, d2, 0, &d2);
+    c = _addcarry_u64(0, d0, (d2 >> 2) + (d2 & ~Word{3}), &h0);  // 5 (d2 / 4)
+    c = _addcarry_u64(c, d1, 0, &h1);
+    _addcarry_u64(c, d2 & 3, 0, &h2);  // <= 4
+  };
+  u32 at = 0;
+  for (; at + 16 <= packet.length; at += 16) {
+    Word m[2];
+    __builtin_memcpy(m, text + at, 16);
+    absorb(m[0], m[1]);
   }
+  if (at < packet.length) {
+    const __m128i rest = _mm_maskz_loadu_epi8(static_cast<__mmask16>(first_octets(packet.length - at)), text + at);
+    absorb(static_cast<Word>(_mm_cvtsi128_si64(rest)), static_cast<Word>(_mm_extract_epi64(rest, 1)));
+  }
+  absorb(0, packet.length);
   group.sum[0][p] = h0 & kMask44;
   group.sum[1][p] = (h0 >> 44 | h1 << 20) & kMask44;
   group.sum[2][p] = h1 >> 24 | h2 << 40;
@@ -896,9 +957,10 @@ INLINE void tag_of_one(Group& group, u32 p) {
   h0 = (h0 & ~reaches) | (g0 & kMask44 & reaches);
   h1 = (h1 & ~reaches) | (g1 & kMask44 & reaches);
   h2 = (h2 & ~reaches) | (g2 & reaches);
-  const u128 low = u128{h0 | h1 << 44} + group.one_time[2][p];
-  group.tag[0][p] = static_cast<u64>(low);
-  group.tag[1][p] = (h1 >> 20 | h2 << 24) + group.one_time[3][p] + static_cast<u64>(low >> 64);
+  Word low, high;
+  const unsigned char carried = _addcarry_u64(0, h0 | h1 << 44, group.one_time[2][p], &low);
+  _addcarry_u64(carried, h1 >> 20 | h2 << 24, group.one_time[3][p], &high);
+  group.tag[0][p] = low, group.tag[1][p] = high;
 }
 
 // h mod p, plus s mod 2^128, of packets [first, first + 8).
@@ -1066,10 +1128,13 @@ INLINE void wipe(Group& group) {
   }
 }
 
-// Registers, and the stack below: callees spilled there.
+constexpr u32 kTraceOfFew = 2304, kTraceOfMany = 4352;  // more than the deepest callee's frame: see -fstack-usage
+
+// Registers, and the stack below: callees spilled there, and a double pass keeps its states there.
+template <u32 octets>
 NOINLINE void leave_no_trace() {
-  alignas(64) u8 below[1536];
-  __builtin_memset(below, 0, sizeof below);
+  alignas(64) u8 below[octets];
+  for (u32 i = 0; i < octets; i += 64) _mm512_store_si512(below + i, _mm512_setzero_si512());
   __asm__ volatile("" : : "r"(below) : "memory");
   __asm__ volatile(
       "vpxord %%xmm16, %%xmm16, %%xmm16\n\tvpxord %%xmm17, %%xmm17, %%xmm17\n\tvpxord %%xmm18, %%xmm18, %%xmm18\n\t"
@@ -1083,6 +1148,14 @@ NOINLINE void leave_no_trace() {
       : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
         "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24",
         "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
+}
+
+INLINE void forget(bool no_double_pass) {
+  if (no_double_pass) {
+    leave_no_trace<kTraceOfFew>();
+  } else {
+    leave_no_trace<kTraceOfMany>();
+  }
 }
 
 // The order of up to 32 jobs by length: rank = how many are smaller. Keys differ in their low bits, so ranks do.
@@ -1142,8 +1215,7 @@ INLINE void describe(Packet& packet, const OpenJob& job) {
   find_full_blocks(packet);
 }
 
-NOINLINE void seal_some(SealJob* jobs, u32 count) {
-  Group group;
+NOINLINE void seal_some(Group& group, SealJob* jobs, u32 count) {
   u32 length[kMaxGroup];
   u8 order[kMaxGroup];
   for (u32 i = 0; i < count; ++i) length[i] = text_length(jobs[i]);
@@ -1154,8 +1226,7 @@ NOINLINE void seal_some(SealJob* jobs, u32 count) {
   wipe(group);
 }
 
-NOINLINE void open_some(OpenJob* jobs, u32 count) {
-  Group group;
+NOINLINE void open_some(Group& group, OpenJob* jobs, u32 count) {
   u32 length[kMaxGroup];
   u8 order[kMaxGroup], kept[kMaxGroup];
   u32 n = 0;
@@ -1174,18 +1245,24 @@ NOINLINE void open_some(OpenJob* jobs, u32 count) {
   wipe(group);
 }
 
+// The callees of *_some spill below its frame, which lies below this one: all of it is cleared before returning.
 void seal(SealJob* jobs, std::size_t count) noexcept {
+  if (count == 0) return;
+  Group group;
   for (std::size_t done = 0; done < count; done += kMaxGroup) {
-    seal_some(jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
+    seal_some(group, jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
   }
-  if (count != 0) leave_no_trace();
+  forget(count == 1 && group.packet[0].blocks < kLanes);
 }
 
 void open(OpenJob* jobs, std::size_t count) noexcept {
+  if (count == 0) return;
+  Group group;
+  group.packet[0].blocks = 0;
   for (std::size_t done = 0; done < count; done += kMaxGroup) {
-    open_some(jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
+    open_some(group, jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
   }
-  if (count != 0) leave_no_trace();
+  forget(count == 1 && group.packet[0].blocks < kLanes);
 }
 
 }  // namespace
