@@ -275,6 +275,16 @@ Status Netlink::change_rule(const KernelRule& rule, std::uint16_t type, std::uin
   return ask(request.message, std::string{what} + " the rule for table " + std::to_string(rule.table));
 }
 
+Status Netlink::resolve(std::uint32_t interface, const Address& neighbour) {
+  Request<ndmsg> request{RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE};
+  request.header->ndm_family = family_of(neighbour);
+  request.header->ndm_ifindex = static_cast<int>(interface);
+  request.header->ndm_state = NUD_NONE;
+  request.header->ndm_flags = NTF_USE;  // as if a packet of the kernel's own had wanted it
+  request.put(NDA_DST, neighbour);
+  return ask(request.message, "resolving " + address_text(neighbour) + " on " + name_of(interface));
+}
+
 // ---- what we ask
 
 Result<KernelLink> Netlink::link(std::uint32_t interface) {
@@ -308,6 +318,34 @@ Result<std::vector<KernelNeighbour>> Netlink::neighbours(std::uint32_t interface
   const Status asked = ask(request.message, "reading neighbours", collect_neighbour, &collected);
   if (!asked) return asked.error();
   return std::move(collected.items);
+}
+
+// ---- what we hear
+
+Result<NetlinkMonitor> NetlinkMonitor::open() {
+  FileDescriptor fd{::socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE)};
+  if (!fd) return failed("opening a netlink socket");
+  sockaddr_nl address{};
+  address.nl_family = AF_NETLINK;
+  address.nl_groups =
+      RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE;
+  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    return failed("subscribing to netlink");
+  return NetlinkMonitor{std::move(fd)};
+}
+
+bool NetlinkMonitor::changed() {
+  char message[8192];
+  bool any = false;
+  for (;;) {
+    if (::recv(fd_.get(), message, sizeof message, 0) >= 0 || errno == EINTR) {
+      any = true;
+    } else if (errno == ENOBUFS) {  // more changes than the socket could hold: all the more
+      any = true;
+    } else {
+      return any;
+    }
+  }
 }
 
 }  // namespace wireplane

@@ -11,6 +11,7 @@
 
 #include "dataplane/base/endpoint.h"
 #include "dataplane/base/result.h"
+#include "drivers/file_descriptor.h"
 
 struct mnl_socket;
 struct nlmsghdr;
@@ -66,6 +67,9 @@ class Netlink {
   Status add_rule(const KernelRule& rule);
   Status remove_rule(const KernelRule& rule);  // rules stay until they are removed
 
+  Status resolve(std::uint32_t interface,
+                 const Address& neighbour);  // the kernel asks the link, or confirms what it knows
+
   [[nodiscard]] Result<KernelLink> link(std::uint32_t interface);
   [[nodiscard]] Result<std::vector<Address>> addresses(std::uint32_t interface);
   [[nodiscard]] Result<std::vector<KernelRoute>> routes(std::uint32_t interface);  // unicast, any table but `local`
@@ -84,6 +88,18 @@ class Netlink {
 
   std::unique_ptr<mnl_socket, Closer> socket_;
   std::uint32_t sequence_ = 0;
+};
+
+// Hears of every change of links, addresses, routes and neighbours.
+class NetlinkMonitor {
+ public:
+  [[nodiscard]] static Result<NetlinkMonitor> open();
+  [[nodiscard]] bool changed();  // since the last call; what it was, a dump tells
+  [[nodiscard]] int fd() const { return fd_.get(); }
+
+ private:
+  explicit NetlinkMonitor(FileDescriptor fd) : fd_{std::move(fd)} {}
+  FileDescriptor fd_;
 };
 
 [[nodiscard]] std::string address_text(const Address& address);  // as inet_ntop writes it; "none"

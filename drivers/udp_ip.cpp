@@ -85,21 +85,24 @@ Drop read_ipv6(const std::uint8_t* ip, std::size_t count, FoundDatagram& found, 
   return Drop::kOuterMalformed;
 }
 
-Drop read_udp(const std::uint8_t* ip, const IpPayload& in, bool checksum_good, FoundDatagram& found) {
+Drop read_udp(const std::uint8_t* ip, const IpPayload& in, ChecksumsSeen seen, std::uint16_t only_port,
+              FoundDatagram& found) {
   if (in.length < kUdpHeaderSize) return Drop::kOuterMalformed;
   const std::uint8_t* udp = in.data;
+  found.source_port = load_be16(udp);
+  found.destination_port = load_be16(udp + 2);
+  if (only_port != 0 && found.destination_port != only_port) return Drop::kOuterNotOurs;
   // P3: what UDP says counts, where IP carries at least as much; what lies behind is no datagram of ours.
   const std::size_t length = seeded_fault(3) ? in.length : load_be16(udp + 4);
   if (length < kUdpHeaderSize || length > in.length) return Drop::kOuterMalformed;
   if (load_be16(udp + 6) == 0) {  // P4: "not computed", which only IPv4 allows
     if (!is_ipv4(ip) && !seeded_fault(4)) return Drop::kOuterChecksum;
-  } else if (!checksum_good) {
+  } else if (!seen.udp_good) {
     ChecksumSum sum = pseudo_header(ip, kProtocolUdp, length);
+    const bool left_to_device = seen.local_sender && load_be16(udp + 6) == sum.folded();
     sum.add(udp, length);
-    if (sum.finish() != 0) return Drop::kOuterChecksum;
+    if (!left_to_device && sum.finish() != 0) return Drop::kOuterChecksum;
   }
-  found.source_port = load_be16(udp);
-  found.destination_port = load_be16(udp + 2);
   found.payload = udp + kUdpHeaderSize;
   found.length = length - kUdpHeaderSize;
   return Drop::kNone;
@@ -130,7 +133,8 @@ void write_udp_ip(std::uint8_t* payload, std::size_t length, const DatagramHeade
   store_be16(udp + 6, checksum != 0 ? checksum : 0xffff);  // zero means "not computed"
 }
 
-Drop read_udp_ip(const std::uint8_t* ip, std::size_t count, ChecksumsSeen seen, FoundDatagram& found) {
+Drop read_udp_ip(const std::uint8_t* ip, std::size_t count, ChecksumsSeen seen, std::uint16_t only_port,
+                 FoundDatagram& found) {
   IpPayload payload;
   const unsigned version = count == 0 ? 0 : ip[0] >> 4;
   Drop verdict = Drop::kOuterMalformed;
@@ -139,7 +143,32 @@ Drop read_udp_ip(const std::uint8_t* ip, std::size_t count, ChecksumsSeen seen, 
   if (verdict != Drop::kNone) return verdict;
   if (payload.protocol != kProtocolUdp) return Drop::kOuterNotOurs;
   if (payload.fragment) return Drop::kOuterFragment;
-  return read_udp(ip, payload, seen.udp_good, found);
+  return read_udp(ip, payload, seen, only_port, found);
+}
+
+std::size_t ip_length(const std::uint8_t* ip, std::size_t count) {
+  if (count >= kIpv4HeaderSize && ip[0] >> 4 == 4) {
+    const std::size_t total = load_be16(ip + 2);
+    return total >= kIpv4HeaderSize && total <= count ? total : 0;
+  }
+  if (count < kIpv6HeaderSize || ip[0] >> 4 != 6) return 0;
+  const std::size_t total = kIpv6HeaderSize + load_be16(ip + 4);
+  return total <= count ? total : 0;
+}
+
+void complete_checksum(std::uint8_t* ip, std::size_t length) {
+  const Transport transport = transport_of(ip, length);
+  if (transport.offset == 0 || transport.fragment) return;
+  const std::size_t field = transport.protocol == kProtocolUdp ? 6 : 16;
+  if ((transport.protocol != kProtocolUdp && transport.protocol != kProtocolTcp) || transport.octets < field + 2)
+    return;
+  std::uint8_t* start = ip + transport.offset;
+  const ChecksumSum pseudo = pseudo_header(ip, transport.protocol, transport.octets);
+  if (load_be16(start + field) != pseudo.folded()) return;
+  ChecksumSum sum;  // the field holds the pseudo-header's share already
+  sum.add(start, transport.octets);
+  const std::uint16_t checksum = sum.finish();
+  store_be16(start + field, checksum == 0 && transport.protocol == kProtocolUdp ? 0xffff : checksum);
 }
 
 }  // namespace wireplane

@@ -33,6 +33,9 @@ void write_udp_ip(std::uint8_t* payload, std::size_t length, const DatagramHeade
 // What the device has found out about a frame.
 struct ChecksumsSeen {
   bool ip_good = false, udp_good = false;
+  // Frames of this machine's own kernel may carry a UDP checksum it left to a device that was never there: the
+  // pseudo-header's sum alone (af_packet, tap). It is taken for good.
+  bool local_sender = false;
 };
 
 // A datagram found in an IP packet.
@@ -44,8 +47,16 @@ struct FoundDatagram {
   std::uint8_t tos{};
 };
 
-// Reads an IP packet that fills the first part of `count` octets (a short frame is padded behind it). Drop::kNone:
-// `found` is complete. kOuterNotOurs: whole, but no UDP; found.source and destination are set. P3, P4.
-[[nodiscard]] Drop read_udp_ip(const std::uint8_t* ip, std::size_t count, ChecksumsSeen seen, FoundDatagram& found);
+// Reads an IP packet that fills the first part of `count` octets (a short frame is padded behind it). kNone: `found` is
+// complete. kOuterNotOurs: no UDP, or to another port than `only_port` (0: any), whose checksum is not looked at. P3,
+// P4.
+[[nodiscard]] Drop read_udp_ip(const std::uint8_t* ip, std::size_t count, ChecksumsSeen seen, std::uint16_t only_port,
+                               FoundDatagram& found);
+
+// Octets of the IP packet at the start of `count` octets of frame, without padding; 0: neither version, or cut short.
+[[nodiscard]] std::size_t ip_length(const std::uint8_t* ip, std::size_t count);
+
+// A TCP or UDP checksum that a local sender left to a device (see local_sender) is computed; any other is not touched.
+void complete_checksum(std::uint8_t* ip, std::size_t length);
 
 }  // namespace wireplane

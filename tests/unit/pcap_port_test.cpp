@@ -81,7 +81,7 @@ TEST(PcapPort, WritesOuterDatagramsWithHeaders) {
   ASSERT_EQ(records.size(), 4u);
   const auto found_in = [&](std::size_t i) {
     FoundDatagram found;
-    EXPECT_EQ(read_udp_ip(records[i].packet.data(), records[i].packet.size(), {}, found), Drop::kNone) << i;
+    EXPECT_EQ(read_udp_ip(records[i].packet.data(), records[i].packet.size(), {}, 0, found), Drop::kNone) << i;
     EXPECT_EQ(records[i].time, kTime);
     return found;
   };
