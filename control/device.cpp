@@ -19,6 +19,7 @@ Device::Device(Engine& engine, OuterDevice* outer, Entropy& entropy, Now now, Op
       options_{std::move(options)},
       now_{now},
       indices_{engine, entropy},
+      sessions_owned_(engine.workers()),
       limiter_{entropy},
       under_load_until_{now.engine},
       late_orders_(engine.workers()) {}

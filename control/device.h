@@ -65,6 +65,7 @@ class Device final : public Configurable {
   [[nodiscard]] std::uint64_t drops(Drop reason) const { return drops_[static_cast<std::size_t>(reason)]; }
   [[nodiscard]] bool under_load() const { return under_load_until_ > now_.engine; }
   [[nodiscard]] std::size_t live_sessions() const { return live_sessions_; }
+  [[nodiscard]] std::size_t live_sessions(unsigned owner) const { return sessions_owned_[owner]; }
   [[nodiscard]] std::size_t peer_count() const { return by_key_.size(); }
   [[nodiscard]] const Peer* find(const PublicKey& key) const;  // for tests and views
   [[nodiscard]] const PublicKey& public_key() const { return identity_.public_key; }
@@ -138,6 +139,7 @@ class Device final : public Configurable {
   std::vector<SessionSlot> free_sessions_;
   std::uint32_t next_session_ = 0;  // slots never used yet begin here
   std::size_t live_sessions_ = 0;
+  std::vector<std::size_t> sessions_owned_;  // by worker
 
   CookieChecker cookie_checker_;
   RateLimiter limiter_;

@@ -43,7 +43,9 @@ void Device::note_load() {
   std::size_t waiting = 0;
   for (unsigned i = 0; i < engine_.workers(); ++i) waiting += engine_.link(i).handshakes.size();
   const std::size_t bound = engine_.link(0).handshakes.capacity() / 8;
-  if (waiting >= bound) under_load_until_ = now_.engine + (seeded_fault(9) ? Duration{0} : kUnderLoadLasts);
+  Duration lasts = seeded_fault(9) ? Duration{0} : kUnderLoadLasts;
+  if (seeded_fault(14)) lasts = 1h;
+  if (waiting >= bound) under_load_until_ = now_.engine + lasts;
 }
 
 void Device::take_handshake(const HandshakePacket& packet, unsigned worker) {
@@ -78,8 +80,12 @@ Drop Device::take_initiation(const HandshakePacket& packet, unsigned worker) {
   Result<InitiationRead, Refusal> read = read_initiation(message, identity_);
   if (!read) return drop_of(read.error());
   const auto known = by_key_.find(read->remote_static);
-  if (known == by_key_.end()) return Drop::kUnknownPeer;  // P15: silent
+  if (known == by_key_.end()) {  // P15: silent
+    if (seeded_fault(15)) reply_with_cookie(packet, worker);
+    return Drop::kUnknownPeer;
+  }
   Peer& peer = *peers_[known->second.raw()];
+  if (seeded_fault(21) && peer.sent) return Drop::kUnexpectedResponse;  // "we have asked first"
   const Result<Timestamp, Refusal> timestamp = read_initiation_timestamp(*read, message, peer.identity);
   if (!timestamp) return drop_of(timestamp.error());
   if (const Drop verdict = peer.history.judge(*timestamp, now_.engine); verdict != Drop::kNone) return verdict;
@@ -236,6 +242,7 @@ bool Device::install(Peer& peer, KeyPair& keys) {
   session.initiator = keys.initiator;
   index_owner_[keys.self] = peer.id;
   ++live_sessions_;
+  ++sessions_owned_[engine_.owner(keys.self)];
   engine_.link(engine_.owner(keys.self)).sessions.store(keys.self, *slot);  // T1: found from here on
 
   retire(peer, peer.keypairs.derived({*slot, session.serial, keys.self}, keys.initiator));
@@ -274,6 +281,7 @@ void Device::retire_later(PeerId id, const SessionRef& ref, bool cleared_once) {
   free_sessions_.push_back(ref.slot);
   indices_.give_back(ref.self, now_.engine);
   --live_sessions_;
+  --sessions_owned_[engine_.owner(ref.self)];
 }
 
 // From here on no key of this peer is used: configuration changed, or nobody used them for too long (P29, P30).

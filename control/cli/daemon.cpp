@@ -64,31 +64,75 @@ Daemon::~Daemon() {
   outer_.reset();
   inner_.reset();
   engine_.reset();
+  ethdev_.reset();  // the engine's buffers were its own
   for (const int fd : {signal_fd_, wake_fd_, keylog_fd_})
     if (fd >= 0) ::close(fd);
 }
 
 Status Daemon::open_ports() {
   const EngineSettings& settings = config_.engine;
-  const unsigned workers = workers_of(settings);
-  if (settings.outer != "udp")
-    return Error{"[Engine] Outer = " + settings.outer + ": device ports are not built in", ENOTSUP};
-  if (settings.inner != "tun" && settings.inner != "none")
-    return Error{"[Engine] Inner = " + settings.inner + ": device ports are not built in", ENOTSUP};
-  UdpOptions udp;
-  udp.workers = workers;
-  udp.listen_port = config_.device.listen_port.value_or(0);
-  auto outer = UdpDevice::open(udp);
+  const bool device_outer = settings.outer != "udp", device_inner = settings.inner != "tun" && settings.inner != "none";
+  if (device_outer || device_inner)
+    if (Status opened = open_ethdev_ports(); !opened) return opened;
+  if (!device_outer)
+    if (Status opened = open_udp(); !opened) return opened;
+  if (settings.inner == "tun")
+    if (Status opened = open_tun(); !opened) return opened;
+  return wrap_for_capture();
+}
+
+Status Daemon::open_udp() {
+  UdpOptions options;
+  options.workers = workers_of(config_.engine);
+  options.listen_port = config_.device.listen_port.value_or(0);
+  auto outer = UdpDevice::open(options);
   if (!outer) return about("outer port", outer.error());
   outer_ = std::move(*outer);
-  if (settings.inner == "tun") {
-    auto tun =
-        TunDevice::open({.name = options_.name, .queues = workers, .mtu = config_.mtu.value_or(1420), .up = true});
-    if (!tun) return about("inner port: TUN " + options_.name, tun.error());
-    tun_interface_ = (*tun)->interface();
-    inner_ = std::move(*tun);
+  return Nothing{};
+}
+
+Status Daemon::open_tun() {
+  auto tun = TunDevice::open(
+      {.name = options_.name, .queues = workers_of(config_.engine), .mtu = config_.mtu.value_or(1420), .up = true});
+  if (!tun) return about("inner port: TUN " + options_.name, tun.error());
+  tun_interface_ = (*tun)->interface();
+  inner_ = std::move(*tun);
+  return Nothing{};
+}
+
+// DPDK is loaded here, and only here.
+Status Daemon::open_ethdev_ports() {
+  const EngineSettings& settings = config_.engine;
+  const Limits limits = limits_of(config_);
+  EthdevSetOptions options;
+  options.buffers = limits.buffers;
+  options.data_room = limits.data_room;
+  const auto link_addresses = [](const std::vector<Prefix>& prefixes) {
+    std::vector<LinkAddress> addresses;
+    for (const Prefix& prefix : prefixes) addresses.push_back({prefix.address, prefix.length});
+    return addresses;
+  };
+  if (settings.outer != "udp") {
+    EthdevOptions& outer = options.outer.emplace();
+    outer.device = settings.outer;
+    outer.queues = limits.workers;
+    outer.addresses = link_addresses(settings.outer_addresses);
+    outer.listen_port = config_.device.listen_port.value_or(0);
+    for (const Address& gateway : settings.outer_gateways)
+      (gateway.is_v4() ? outer.gateway_v4 : outer.gateway_v6) = gateway;
   }
-  return wrap_for_capture();
+  if (settings.inner != "tun" && settings.inner != "none") {
+    EthdevOptions& inner = options.inner.emplace();
+    inner.device = settings.inner;
+    inner.queues = limits.workers;
+    inner.addresses = link_addresses(config_.addresses);
+  }
+  auto set = open_ethdev(options);
+  if (!set) return about("device port", set.error());
+  ethdev_ = std::move(*set);
+  if (options.outer) outer_ = ethdev_->take_outer();
+  if (options.inner) inner_ = ethdev_->take_inner();
+  return Nothing{};
 }
 
 Status Daemon::wrap_for_capture() {
@@ -146,7 +190,7 @@ Settings Daemon::settings_of(const FileConfig& config) const {
 
 Status Daemon::open_device() {
   const Limits limits = limits_of(config_);
-  engine_ = std::make_unique<Engine>(limits, pool_);
+  engine_ = std::make_unique<Engine>(limits, ethdev_ == nullptr ? nullptr : &ethdev_->pool());
   if (!engine_->sessions().locked())
     WG_LOG(Warning, "keys_not_locked", {"why", "RLIMIT_MEMLOCK is too small: keys may reach swap"});
   if (Status opened = open_keylog(); !opened) return opened;
@@ -195,9 +239,29 @@ Status Daemon::open_sockets() {
   return Nothing{};
 }
 
+void Daemon::plan_worker_cores() {
+  const auto processors = read_processors();
+  if (!processors) {
+    WG_LOG(Warning, "cores_unknown", {"why", processors.error().what}, {"meaning", "no thread is bound to a core"});
+    return;
+  }
+  const std::string interface = shared_interface_of(config_.engine.outer);
+  cores_ = plan_cores(*processors, {.workers = static_cast<unsigned>(workers_.size()),
+                                    .node = interface.empty() ? -1 : numa_node_of_interface(interface),
+                                    .siblings = false});
+  WG_LOG(Info, "cores", {"plan", cores_.text});
+  if (cores_.control)
+    static_cast<void>(bind_this_thread(*cores_.control));  // refused: the scheduler's choice is as good
+  if (cores_.shared && config_.engine.poll == Poll::kBusy)
+    WG_LOG(Warning, "busy_on_shared_core",
+           {"meaning", "Poll = busy keeps others off a core that they need: use adaptive"});
+}
+
 void Daemon::start_threads() {
+  plan_worker_cores();
   for (unsigned i = 0; i < workers_.size(); ++i) {
-    const int core = i < cores_.size() ? cores_[i] : -1;
+    const auto planned = i < cores_.workers.size() ? cores_.workers[i] : std::nullopt;
+    const int core = planned ? static_cast<int>(*planned) : -1;
     threads_.push_back(
         std::make_unique<WorkerThread>(*engine_, *workers_[i], i, config_.engine.poll == Poll::kBusy, core));
   }
@@ -221,7 +285,12 @@ int Daemon::run() {
 
 // One turn of control: the device, then clients, then sleep until one of them wants us.
 void Daemon::turn() {
-  const Instant due = device_->step(system_now());
+  Instant due = device_->step(system_now());
+  if (ethdev_ != nullptr) {  // next hops
+    if (Status polled = ethdev_->poll(engine_clock()); !polled)
+      WG_LOG(Warning, "next_hops", {"why", polled.error().what});
+    due = std::min(due, engine_clock() + 10ms);
+  }
   bool more = uapi_->step(engine_clock());
   std::vector<pollfd> fds{{signal_fd_, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
   uapi_->add_fds(fds);
@@ -284,6 +353,7 @@ std::string Daemon::report() {
     const Counters& c = engine_->link(i).counters;
     WorkerReport worker;
     worker.number = i;
+    worker.sessions = device_->live_sessions(i);
     worker.core = threads_.empty() ? -1 : threads_[i]->core();
     worker.load = threads_.empty() ? 0 : threads_[i]->take_load(now);
     worker.received_packets = c.outer_in.get() + c.inner_in.get();

@@ -20,6 +20,8 @@
 #include "control/uapi_socket.h"
 #include "control/worker_threads.h"
 #include "dataplane/worker.h"
+#include "drivers/cores.h"
+#include "drivers/ethdev.h"
 
 namespace wireplane {
 
@@ -36,6 +38,10 @@ class Daemon {
  private:
   Daemon(const RunOptions& options, FileConfig config);
   Status open_ports();
+  Status open_ethdev_ports();
+  Status open_udp();
+  Status open_tun();
+  void plan_worker_cores();
   Status open_device();
   Status open_host();
   Status open_sockets();
@@ -53,12 +59,11 @@ class Daemon {
   FileConfig config_;
   Instant started_;
   SystemEntropy entropy_;
-  std::shared_ptr<void> pool_keeper_;  // of a device's buffer pool
-  BufferPool* pool_ = nullptr;
+  std::unique_ptr<EthdevSet> ethdev_;  // with a device port: its pool is the engine's
   std::unique_ptr<OuterDevice> outer_;
   std::unique_ptr<InnerDevice> inner_;
   std::uint32_t tun_interface_ = 0;
-  std::vector<int> cores_;
+  CorePlan cores_;
   int keylog_fd_ = -1;
 
   std::unique_ptr<Engine> engine_;

@@ -180,7 +180,7 @@ void show_tables(const Json& tables, std::ostream& out) {
   for (const Json& table : tables) {
     const std::uint64_t used = table.value("used", std::uint64_t{0}), size = table.value("size", std::uint64_t{0});
     out << "    " << std::left << std::setw(20) << table.value("name", "?") << std::right << std::setw(12) << used
-        << " of " << size << (size != 0 && used >= size - size / 8 ? "  (nearly full)" : "") << '\n';
+        << (size == 0 ? std::string{} : " of " + std::to_string(size)) << (size != 0 && used >= size - size / 8 ? "  (nearly full)" : "") << '\n';
   }
 }
 
