@@ -26,11 +26,9 @@ class Meter {
     state.counters["ns_per_packet"] = elapsed / total;
     state.counters["cycles_per_packet"] = cycles / total;
     state.counters["Mpps"] = 1e3 * total / elapsed;
-    if (octets > 0) {
-      const double all_octets = octets * static_cast<double>(state.iterations());
-      state.counters["cycles_per_byte"] = cycles / all_octets;
-      state.counters["Gbit/s"] = 8 * all_octets / elapsed;
-    }
+    const double all_octets = octets * static_cast<double>(state.iterations());  // 0 for empty packets: still reported
+    state.counters["cycles_per_byte"] = all_octets > 0 ? cycles / all_octets : 0;
+    state.counters["Gbit/s"] = 8 * all_octets / elapsed;
     state.SetItemsProcessed(static_cast<std::int64_t>(total));
   }
 

@@ -109,23 +109,35 @@ bool equals_portable(const AeadKernels& kernels) {
   return true;
 }
 
-// Which kernel serves which burst shape, as measured (README.md): our AVX-512 kernel from two packets on, and for a
-// long one; a single packet leaves most of its lanes idle, and there ipsec-mb's code for one packet is a little faster.
-constexpr std::uint32_t kLoneFromHereOn = 2048;  // octets
+// Which kernel serves which burst shape, as measured (README.md): our AVX-512 kernel from two packets on. A single
+// packet, or two unlike ones, leave most of its lanes idle; there ipsec-mb's code for one packet is a little faster.
+constexpr std::uint32_t kLoneLongest = 2048;  // octets; beyond, even one packet fills the lanes
+constexpr std::uint32_t kAlike = 256;         // octets
 
+bool left_to_ipsec_mb(std::uint32_t first, std::uint32_t last, std::size_t count) {
+  return std::max(first, last) < kLoneLongest && (count == 1 || std::max(first, last) - std::min(first, last) > kAlike);
+}
 void seal_by_shape(SealJob* jobs, std::size_t count) noexcept {
-  const bool lone = count == 1 && jobs->head_length + jobs->body_length < kLoneFromHereOn;
-  (lone ? kAeadIpsecMb : kAeadAvx512).seal(jobs, count);
+  const bool few = count == 1 || count == 2;
+  if (few && left_to_ipsec_mb(jobs[0].body_length, jobs[count - 1].body_length, count)) {
+    for (std::size_t i = 0; i < count; ++i) kAeadIpsecMb.seal(jobs + i, 1);
+  } else {
+    kAeadAvx512.seal(jobs, count);
+  }
 }
 void open_by_shape(OpenJob* jobs, std::size_t count) noexcept {
-  const bool lone = count == 1 && jobs->length < kLoneFromHereOn;
-  (lone ? kAeadIpsecMb : kAeadAvx512).open(jobs, count);
+  const bool few = count == 1 || count == 2;
+  if (few && left_to_ipsec_mb(jobs[0].length, jobs[count - 1].length, count)) {
+    for (std::size_t i = 0; i < count; ++i) kAeadIpsecMb.open(jobs + i, 1);
+  } else {
+    kAeadAvx512.open(jobs, count);
+  }
 }
 bool both_available() { return kAeadAvx512.available() && kAeadIpsecMb.available(); }
 
 const AeadKernels kByShape = {"by_shape", both_available, seal_by_shape, open_by_shape};
 
-constexpr const AeadKernels* kBestFirst[] = {&kByShape, &kAeadAvx512, &kAeadIpsecMb, &kAeadPortable};
+constexpr const AeadKernels* kBestFirst[] = {&kByShape, &kAeadAvx512, &kAeadAvx2, &kAeadIpsecMb, &kAeadPortable};
 
 struct Choice {
   std::vector<Aead> kernels;  // usable, best first

@@ -40,6 +40,7 @@ struct AeadKernels {
 // One a file. aead.cpp alone chooses among them.
 extern const AeadKernels kAeadPortable;  // libsodium, a packet at a time: the reference all others must equal
 extern const AeadKernels kAeadIpsecMb;   // Intel's ipsec-mb, a packet at a time
+extern const AeadKernels kAeadAvx2;      // our own: bursts together
 extern const AeadKernels kAeadAvx512;    // our own: bursts together
 
 }  // namespace wireplane

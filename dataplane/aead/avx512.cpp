@@ -49,6 +49,7 @@
 
 #include "dataplane/aead/aead_kernels.h"
 #include "dataplane/aead/cpu.h"
+#include "dataplane/aead/poly1305_for_test.h"
 
 namespace wireplane {
 namespace {
@@ -88,9 +89,23 @@ struct Packet {
   bool wanted;  // to be ciphered: in open, only what verified
 };
 
+// Which blocks a pass computes. Arrays are twice as long as a pass because take() writes whole registers.
+struct Lanes {
+  alignas(64) u32 packet[2 * kLanes];
+  alignas(64) u32 block[2 * kLanes];
+  u32 count = 0;
+  u32 full = 0;  // bit i: lane i's block lies whole inside the body
+};
+
 struct alignas(64) Group {
   Packet packet[kMaxGroup];
   u32 count;
+  bool deep;  // a callee with a large frame ran: there is more to forget
+  Lanes lanes[2];
+  alignas(64) u32 sort_key[kMaxGroup];
+  alignas(64) u32 sort_rank[kMaxGroup];
+  u32 length[kMaxGroup];
+  u8 order[kMaxGroup], kept[kMaxGroup];
   // All below is secret, and vertical: column p belongs to packet p.
   u32 key[8][kMaxGroup];
   u32 counter[2][kMaxGroup];
@@ -123,25 +138,17 @@ INLINE void quarter_round(Vector& a, Vector& b, Vector& c, Vector& d) {  // RFC 
   b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 7);
 }
 
-// Which blocks a pass computes. Arrays are twice as long as a pass because take() writes whole registers.
-struct Lanes {
-  alignas(64) u32 packet[2 * kLanes];
-  alignas(64) u32 block[2 * kLanes];
-  u32 count = 0;
-  u32 full = 0;  // bit i: lane i's block lies whole inside the body
-
-  // Takes blocks [first, first + n) of packet p; n <= kLanes - count.
-  INLINE void take(Lanes& to, u32 p, const Packet& packet, u32 first, u32 n) {
-    const Vector number = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
-                                           _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    store(to.packet + to.count, _mm512_set1_epi32(static_cast<int>(p)));
-    store(to.block + to.count, number);
-    const Vector past = _mm512_sub_epi32(number, _mm512_set1_epi32(static_cast<int>(packet.full_first)));
-    const u32 whole = _mm512_cmplt_epu32_mask(past, _mm512_set1_epi32(static_cast<int>(packet.full_count)));
-    to.full |= _bzhi_u32(whole, n) << to.count;
-    to.count += n;
-  }
-};
+// Takes blocks [first, first + n) of packet p; n <= kLanes - count.
+INLINE void take(Lanes& to, u32 p, const Packet& packet, u32 first, u32 n) {
+  const Vector number = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
+                                         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  store(to.packet + to.count, _mm512_set1_epi32(static_cast<int>(p)));
+  store(to.block + to.count, number);
+  const Vector past = _mm512_sub_epi32(number, _mm512_set1_epi32(static_cast<int>(packet.full_first)));
+  const u32 whole = _mm512_cmplt_epu32_mask(past, _mm512_set1_epi32(static_cast<int>(packet.full_count)));
+  to.full |= _bzhi_u32(whole, n) << to.count;
+  to.count += n;
+}
 
 // The place in the list of all blocks: packet by packet, from block 1.
 struct Position {
@@ -156,7 +163,7 @@ INLINE void fill(Lanes& lanes, const Group& group, Position& at, u32 end) {
     const u32 left = packet.wanted ? packet.blocks + 1 - at.block : 0;
     const u32 room = kLanes - lanes.count;
     const u32 n = left < room ? left : room;
-    if (n != 0) Lanes::take(lanes, at.packet, packet, at.block, n);
+    if (n != 0) take(lanes, at.packet, packet, at.block, n);
     at.block += n;
     if (n == left) at = {at.packet + 1, 1};
   }
@@ -448,6 +455,7 @@ NOINLINE void pass(Group& group, const Lanes& lanes) {
 }
 
 NOINLINE void double_pass(Group& group, const Lanes lanes[2]) {
+  group.deep = true;
   Vector state[32];
   start_vertical(group, lanes[0], state);
   start_vertical(group, lanes[1], state + 16);
@@ -493,6 +501,7 @@ NOINLINE void one_time_keys_of_sixteen(Group& group) {
   keep_one_time_keys(group, 0, x);
 }
 NOINLINE void one_time_keys_of_thirty_two(Group& group) {
+  group.deep = true;
   Lanes lanes[2];
   Vector state[32];
   for (u32 half = 0; half < 2; ++half) {
@@ -701,6 +710,7 @@ INLINE void transpose_rows(const Vector row[8], Vector column[8]) {
 // Packets [first, first + 8) of the group; those beyond its count repeat the last, and nobody reads their sums.
 template <bool sealing>
 NOINLINE void poly_across(Group& group, u32 first) {
+  group.deep = true;
   Message m[8];
   u32 rows = 0, shortest = ~0u;
   for (u32 k = 0; k < 8; ++k) {
@@ -1035,7 +1045,7 @@ INLINE void one_time_keys(Group& group, Position& at) {
   const u32 rest = p;
   if (p < group.count) {
     Lanes lanes;
-    for (; p < group.count; ++p) Lanes::take(lanes, p, group.packet[p], 0, 1);
+    for (; p < group.count; ++p) take(lanes, p, group.packet[p], 0, 1);
     lanes.full = 0;
     fill(lanes, group, at, group.count);
     pass<!sealing>(group, lanes);
@@ -1057,7 +1067,8 @@ INLINE u32 unit_end(const Group& group, u32 first) {
 INLINE void seal_group(Group& group) {
   Position at;
   one_time_keys<true>(group, at);
-  Lanes lanes[2];
+  Lanes* const lanes = group.lanes;
+  lanes[0].count = lanes[0].full = lanes[1].count = lanes[1].full = 0;
   for (u32 first = 0, end; first < group.count; first = end) {
     end = unit_end(group, first);
     while (at.packet < end) {  // a pass takes blocks of the packets behind, too
@@ -1086,7 +1097,8 @@ INLINE void open_group(Group& group) {
   Position at;
   one_time_keys<false>(group, at);
   u32 waiting = 0;
-  Lanes lanes[2];
+  Lanes* const lanes = group.lanes;
+  lanes[0].count = lanes[0].full = lanes[1].count = lanes[1].full = 0;
   for (u32 first = 0, end; first < group.count; first = end) {
     end = unit_end(group, first);
     poly1305<false>(group, first, end);
@@ -1128,7 +1140,7 @@ INLINE void wipe(Group& group) {
   }
 }
 
-constexpr u32 kTraceOfFew = 2304, kTraceOfMany = 4352;  // more than the deepest callee's frame: see -fstack-usage
+constexpr u32 kTrace = 2048, kTraceDeep = 3456;  // more than the deepest callee's frame: see -fstack-usage
 
 // Registers, and the stack below: callees spilled there, and a double pass keeps its states there.
 template <u32 octets>
@@ -1150,18 +1162,19 @@ NOINLINE void leave_no_trace() {
         "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
 }
 
-INLINE void forget(bool no_double_pass) {
-  if (no_double_pass) {
-    leave_no_trace<kTraceOfFew>();
+INLINE void forget(bool deep) {
+  if (deep) {
+    leave_no_trace<kTraceDeep>();
   } else {
-    leave_no_trace<kTraceOfMany>();
+    leave_no_trace<kTrace>();
   }
 }
 
 // The order of up to 32 jobs by length: rank = how many are smaller. Keys differ in their low bits, so ranks do.
-INLINE void sort_by_length(const u32* length, u32 count, u8* order) {
-  alignas(64) u32 key[kMaxGroup];
-  alignas(64) u32 rank[kMaxGroup];
+INLINE void sort_by_length(Group& group, u32 count) {
+  u32 *const key = group.sort_key, *const rank = group.sort_rank;
+  const u32* const length = group.length;
+  u8* const order = group.order;
   bool sorted = true;
   for (u32 i = 0; i < count; ++i) {
     key[i] = length[i] << 5 | i;
@@ -1216,32 +1229,28 @@ INLINE void describe(Packet& packet, const OpenJob& job) {
 }
 
 NOINLINE void seal_some(Group& group, SealJob* jobs, u32 count) {
-  u32 length[kMaxGroup];
-  u8 order[kMaxGroup];
-  for (u32 i = 0; i < count; ++i) length[i] = text_length(jobs[i]);
-  sort_by_length(length, count, order);
+  for (u32 i = 0; i < count; ++i) group.length[i] = text_length(jobs[i]);
+  sort_by_length(group, count);
   group.count = count;
-  for (u32 i = 0; i < count; ++i) describe(group.packet[i], jobs[order[i]]);
+  for (u32 i = 0; i < count; ++i) describe(group.packet[i], jobs[group.order[i]]);
   seal_group(group);
   wipe(group);
 }
 
 NOINLINE void open_some(Group& group, OpenJob* jobs, u32 count) {
-  u32 length[kMaxGroup];
-  u8 order[kMaxGroup], kept[kMaxGroup];
   u32 n = 0;
   for (u32 i = 0; i < count; ++i) {
     jobs[i].authentic = false;
     if (jobs[i].length < kTag) continue;  // cannot hold a tag
-    length[n] = jobs[i].length;
-    kept[n++] = static_cast<u8>(i);
+    group.length[n] = jobs[i].length;
+    group.kept[n++] = static_cast<u8>(i);
   }
-  sort_by_length(length, n, order);
   if (n == 0) return;
+  sort_by_length(group, n);
   group.count = n;
-  for (u32 i = 0; i < n; ++i) describe(group.packet[i], jobs[kept[order[i]]]);
+  for (u32 i = 0; i < n; ++i) describe(group.packet[i], jobs[group.kept[group.order[i]]]);
   open_group(group);
-  for (u32 i = 0; i < n; ++i) jobs[kept[order[i]]].authentic = group.packet[i].wanted;
+  for (u32 i = 0; i < n; ++i) jobs[group.kept[group.order[i]]].authentic = group.packet[i].wanted;
   wipe(group);
 }
 
@@ -1249,24 +1258,50 @@ NOINLINE void open_some(Group& group, OpenJob* jobs, u32 count) {
 void seal(SealJob* jobs, std::size_t count) noexcept {
   if (count == 0) return;
   Group group;
+  group.deep = false;
   for (std::size_t done = 0; done < count; done += kMaxGroup) {
     seal_some(group, jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
   }
-  forget(count == 1 && group.packet[0].blocks < kLanes);
+  forget(group.deep);
 }
 
 void open(OpenJob* jobs, std::size_t count) noexcept {
   if (count == 0) return;
   Group group;
-  group.packet[0].blocks = 0;
+  group.deep = false;
   for (std::size_t done = 0; done < count; done += kMaxGroup) {
     open_some(group, jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
   }
-  forget(count == 1 && group.packet[0].blocks < kLanes);
+  forget(group.deep);
 }
 
 }  // namespace
 
 const AeadKernels kAeadAvx512 = {"avx512", cpu_has_avx512_ifma, seal, open};
+
+// The packet stands last in its pair or eight, among neighbours whose keys differ.
+void poly1305_avx512_for_test(unsigned variant, const u8* one_time, const u8* text, u32 length, u8* tag) {
+  Group group;
+  group.count = 8;
+  u64 key[4];
+  __builtin_memcpy(key, one_time, 32);
+  for (u32 p = 0; p < 8; ++p) {
+    group.packet[p].text = text;
+    group.packet[p].length = length;
+    for (u32 i = 0; i < 4; ++i) group.one_time[i][p] = p == 7 ? key[i] : 0x0123456789abcdef * (p + i + 1);
+  }
+  if (variant >= 2) powers_of_eight(group, 0, true);
+  if (variant == 0) poly_scalar<false>(group, 7);
+  if (variant == 1) poly_solo<false>(group, 7);
+  if (variant == 2) poly_pair<false>(group, 6);
+  if (variant == 3) poly_across<false>(group, 0);
+  if (variant < 2) {
+    tag_of_one(group, 7);
+  } else {
+    tags_of_eight(group, 0);
+  }
+  const u64 both[2] = {group.tag[0][7], group.tag[1][7]};
+  __builtin_memcpy(tag, both, kTag);
+}
 
 }  // namespace wireplane
