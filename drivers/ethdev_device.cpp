@@ -15,6 +15,7 @@
 
 #include "drivers/ethdev.h"
 #include "drivers/ethdev_port.h"
+#include "drivers/steering.h"
 
 namespace wireplane {
 namespace {
@@ -294,6 +295,10 @@ Result<EthdevSet*> EthdevSetOfModule::open(const EthdevSetOptions& options) {
   std::size_t queues = 0;
   for (const auto& one : {options.outer, options.inner}) {
     if (!one) continue;
+    if (one->queues == 0 || one->queues > kSteeringBuckets)
+      return Error{one->device + ": expected 1 to " + std::to_string(kSteeringBuckets) + " queues, got " +
+                       std::to_string(one->queues),
+                   EINVAL};
     queues += one->queues;
     if (is_pci(one->device)) pci.push_back(one->device);
   }
