@@ -6,7 +6,8 @@
 //   aead/seal/<kernel>/<size>/cold         buffers from a pool larger than L2
 //   aead/seal/<kernel>/<size>/lone         one packet after a pause of other (scalar) work
 // <size>: octets, or imix (7:4:1 of 64, 576, 1420), or uniform (64..1420). Rivals: ipsec_mb (burst interface),
-// ipsec_mb_job (job interface), openssl, portable (libsodium).
+// ipsec_mb_job (job interface), ipsec_mb_avx2 (the same without
+// AVX-512), openssl, portable (libsodium).
 #include <intel-ipsec-mb.h>
 #include <openssl/evp.h>
 
@@ -27,21 +28,25 @@ constexpr std::uint32_t kTag = 16;
 
 // --- rivals that are no kernel of ours ---
 
-IMB_MGR* job_manager() {
-  static IMB_MGR* const manager = [] {
-    IMB_MGR* const made = alloc_mb_mgr(0);
-    init_mb_mgr_auto(made, nullptr);
-    return made;
-  }();
+IMB_MGR* manager_of(void (*init)(IMB_MGR*)) {
+  IMB_MGR* const made = alloc_mb_mgr(0);
+  init(made);
+  return made;
+}
+IMB_MGR* best_manager() {
+  static IMB_MGR* const manager = manager_of([](IMB_MGR* made) { init_mb_mgr_auto(made, nullptr); });
+  return manager;
+}
+IMB_MGR* avx2_manager() {  // what ipsec-mb would be on a processor without AVX-512
+  static IMB_MGR* const manager = manager_of([](IMB_MGR* made) { init_mb_mgr_avx2(made); });
   return manager;
 }
 
 // ipsec-mb's job interface, used as its documentation shows: fill, submit without checks, take back.
-void ipsec_mb_job(const std::uint8_t* key, std::uint64_t counter, const std::uint8_t* from, std::uint8_t* to,
-                  std::uint32_t length, std::uint8_t* tag, IMB_CIPHER_DIRECTION direction) {
+void ipsec_mb_job(IMB_MGR* manager, const std::uint8_t* key, std::uint64_t counter, const std::uint8_t* from,
+                  std::uint8_t* to, std::uint32_t length, std::uint8_t* tag, IMB_CIPHER_DIRECTION direction) {
   std::uint8_t nonce[12] = {};
   std::memcpy(nonce + 4, &counter, 8);
-  IMB_MGR* const manager = job_manager();
   IMB_JOB* const job = IMB_GET_NEXT_JOB(manager);
   job->cipher_mode = IMB_CIPHER_CHACHA20_POLY1305;
   job->hash_alg = IMB_AUTH_CHACHA20_POLY1305;
@@ -62,19 +67,21 @@ void ipsec_mb_job(const std::uint8_t* key, std::uint64_t counter, const std::uin
   if (IMB_SUBMIT_JOB_NOCHECK(manager) == nullptr) IMB_FLUSH_JOB(manager);
 }
 
+template <IMB_MGR* (*manager)()>
 void job_seal(SealJob* jobs, std::size_t count) noexcept {
   for (std::size_t i = 0; i < count; ++i) {
     const SealJob& job = jobs[i];
-    ipsec_mb_job(job.key, job.counter, job.body, job.destination, job.body_length, job.destination + job.body_length,
-                 IMB_DIR_ENCRYPT);
+    ipsec_mb_job(manager(), job.key, job.counter, job.body, job.destination, job.body_length,
+                 job.destination + job.body_length, IMB_DIR_ENCRYPT);
   }
 }
+template <IMB_MGR* (*manager)()>
 void job_open(OpenJob* jobs, std::size_t count) noexcept {
   for (std::size_t i = 0; i < count; ++i) {
     OpenJob& job = jobs[i];
     std::uint8_t tag[kTag];
     const std::uint32_t length = job.length - kTag;
-    ipsec_mb_job(job.key, job.counter, job.source, job.destination, length, tag, IMB_DIR_DECRYPT);
+    ipsec_mb_job(manager(), job.key, job.counter, job.source, job.destination, length, tag, IMB_DIR_DECRYPT);
     job.authentic = std::memcmp(tag, job.source + length, kTag) == 0;
   }
 }
@@ -114,7 +121,8 @@ void openssl_open(OpenJob* jobs, std::size_t count) noexcept {
   }
 }
 
-const AeadKernels kIpsecMbJob = {"ipsec_mb_job", nullptr, job_seal, job_open};
+const AeadKernels kIpsecMbJob = {"ipsec_mb_job", nullptr, job_seal<best_manager>, job_open<best_manager>};
+const AeadKernels kIpsecMbAvx2 = {"ipsec_mb_avx2", nullptr, job_seal<avx2_manager>, job_open<avx2_manager>};
 const AeadKernels kOpenssl = {"openssl", nullptr, openssl_seal, openssl_open};
 
 // --- a burst to work on ---
@@ -243,7 +251,7 @@ void add_all(const AeadKernels& kernels) {
 }
 
 const int registered = [] {
-  static const AeadKernels* const rivals[] = {&kIpsecMbJob, &kOpenssl};
+  static const AeadKernels* const rivals[] = {&kIpsecMbJob, &kIpsecMbAvx2, &kOpenssl};
   for (const Aead* aead : Aead::usable()) add_all(aead->kernels());  // ours, ipsec_mb (burst), portable (libsodium)
   for (const AeadKernels* kernels : rivals) add_all(*kernels);
   return 0;

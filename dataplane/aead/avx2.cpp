@@ -17,13 +17,9 @@
 //   After 20 rounds two 8x8 transposes make the two halves of each block registers again. Up to 4 lanes are computed
 //   two blocks a state instead, in rows: half the latency, when there is not enough work for eight lanes.
 //
-// Poly1305 (RFC 8439 §2.5) runs in scalar registers: AVX2 multiplies only 32 bits, five limbs cost 25 multiplications
-// for four blocks and more to keep them carried; mulx needs 6 a block, and two packets side by side hide its latency.
-//   h = h0 + 2^64 h1 + 2^128 h2. After a block h2 <= 4, so h + m + 2^128 < 2^131, h2 <= 6. r is clamped: r0, r1 < 2^60,
-//   and r1 is a multiple of 4, so that 2^128 r1 = 2^130 r1/4 = 5 r1/4 = r1 + r1/4 =: s1 < 2^61, exactly.
-//     d0 = h0 r0 + h1 s1            (weight 1)          < 2^126
-//     d1 = h0 r1 + h1 r0 + h2 s1    (weight 2^64)       < 2^126
-//     d2 = h2 r0                    (weight 2^128)      < 2^63;  bits from 2^130 up come back times 5
+// Poly1305 (RFC 8439 §2.5) runs in scalar registers (poly1305_scalar.h): AVX2 multiplies only 32 bits, five limbs cost
+// 25 multiplications for four blocks and more to keep them carried; mulx needs 6 a block, and two packets side by side
+// hide its latency.
 //
 // Constant time: lengths, block numbers and verdicts are public; nothing else is branched on or used as an address. The
 // tool that shows it is tests/unit/aead_constant_time_test.cpp. Secrets live in Group, which is wiped, and in registers
@@ -35,6 +31,7 @@
 #include "dataplane/aead/aead_kernels.h"
 #include "dataplane/aead/cpu.h"
 #include "dataplane/aead/poly1305_for_test.h"
+#include "dataplane/aead/poly1305_scalar.h"
 
 namespace wireplane {
 namespace {
@@ -43,7 +40,6 @@ using Vector = __m256i;
 using u8 = std::uint8_t;
 using u32 = std::uint32_t;
 using u64 = std::uint64_t;
-using Word = unsigned long long;  // what the carry intrinsics take
 
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
@@ -114,6 +110,17 @@ INLINE void quarter_round(Vector& a, Vector& b, Vector& c, Vector& d) {  // RFC 
   a = _mm256_add_epi32(a, b), d = rotate8(_mm256_xor_si256(d, a));
   c = _mm256_add_epi32(c, d), b = rotate7(_mm256_xor_si256(b, c));
 }
+// Two at once, step by step: sixteen registers hold eight words, the rest waits in memory.
+INLINE void two_quarter_rounds(Vector& a, Vector& b, Vector& c, Vector& d, Vector& e, Vector& f, Vector& g, Vector& h) {
+  a = _mm256_add_epi32(a, b), e = _mm256_add_epi32(e, f);
+  d = rotate16(_mm256_xor_si256(d, a)), h = rotate16(_mm256_xor_si256(h, e));
+  c = _mm256_add_epi32(c, d), g = _mm256_add_epi32(g, h);
+  b = rotate12(_mm256_xor_si256(b, c)), f = rotate12(_mm256_xor_si256(f, g));
+  a = _mm256_add_epi32(a, b), e = _mm256_add_epi32(e, f);
+  d = rotate8(_mm256_xor_si256(d, a)), h = rotate8(_mm256_xor_si256(h, e));
+  c = _mm256_add_epi32(c, d), g = _mm256_add_epi32(g, h);
+  b = rotate7(_mm256_xor_si256(b, c)), f = rotate7(_mm256_xor_si256(f, g));
+}
 
 // Eight registers of eight words: x[i] lane j to x[j] lane i.
 INLINE void transpose(Vector x[8]) {
@@ -141,14 +148,10 @@ NOINLINE void chacha20_vertical(const Group& group, const Lanes& lanes, u8 (*row
   x[13] = _mm256_setzero_si256();
   x[14] = of(group.counter[0]), x[15] = of(group.counter[1]);
   for (int i = 0; i < 10; ++i) {
-    quarter_round(x[0], x[4], x[8], x[12]);
-    quarter_round(x[1], x[5], x[9], x[13]);
-    quarter_round(x[2], x[6], x[10], x[14]);
-    quarter_round(x[3], x[7], x[11], x[15]);
-    quarter_round(x[0], x[5], x[10], x[15]);
-    quarter_round(x[1], x[6], x[11], x[12]);
-    quarter_round(x[2], x[7], x[8], x[13]);
-    quarter_round(x[3], x[4], x[9], x[14]);
+    two_quarter_rounds(x[0], x[4], x[8], x[12], x[1], x[5], x[9], x[13]);
+    two_quarter_rounds(x[2], x[6], x[10], x[14], x[3], x[7], x[11], x[15]);
+    two_quarter_rounds(x[0], x[5], x[10], x[15], x[1], x[6], x[11], x[12]);
+    two_quarter_rounds(x[2], x[7], x[8], x[13], x[3], x[4], x[9], x[14]);
   }
   for (int i = 0; i < 4; ++i) x[i] = _mm256_add_epi32(x[i], _mm256_set1_epi32(static_cast<int>(kSigma[i])));
   for (int i = 0; i < 8; ++i) x[4 + i] = _mm256_add_epi32(x[4 + i], of(group.key[i]));
@@ -282,39 +285,8 @@ INLINE void transpose_keys(Group& group) {  // packets beyond the group repeat i
 
 // --- Poly1305 ---
 
-struct Poly {
-  Word h0, h1, h2, r0, r1, s1;
-};
-
-INLINE Poly start(const u64* one_time) {
-  const Word r0 = one_time[0] & 0x0ffffffc0fffffff, r1 = one_time[1] & 0x0ffffffc0ffffffc;  // RFC 8439 §2.5: clamp
-  return {0, 0, 0, r0, r1, r1 + (r1 >> 2)};
-}
-
-INLINE void absorb(Poly& p, Word low, Word high) {  // one block of 16 octets
-  unsigned char c = _addcarry_u64(0, p.h0, low, &p.h0);
-  c = _addcarry_u64(c, p.h1, high, &p.h1);
-  _addcarry_u64(c, p.h2, 1, &p.h2);
-  Word d0, d1, d2, x1, y0, y1, z0, z1;
-  d0 = _mulx_u64(p.h0, p.r0, &d1);
-  y0 = _mulx_u64(p.h1, p.s1, &y1);
-  x1 = _mulx_u64(p.h0, p.r1, &d2);
-  z0 = _mulx_u64(p.h1, p.r0, &z1);
-  c = _addcarry_u64(0, d0, y0, &d0);
-  _addcarry_u64(c, d1, y1, &d1);
-  c = _addcarry_u64(0, x1, z0, &x1);
-  _addcarry_u64(c, d2, z1, &d2);
-  c = _addcarry_u64(0, x1, p.h2 * p.s1, &x1);
-  _addcarry_u64(c, d2, p.h2 * p.r0, &d2);
-  c = _addcarry_u64(0, d1, x1, &d1);
-  _addcarry_u64(c, d2, 0, &d2);
-  c = _addcarry_u64(0, d0, (d2 >> 2) + (d2 & ~Word{3}), &p.h0);  // 5 (d2 / 4)
-  c = _addcarry_u64(c, d1, 0, &p.h1);
-  _addcarry_u64(c, d2 & 3, 0, &p.h2);
-}
-
 INLINE void absorb(Poly& p, const u8* octets) {
-  Word m[2];
+  u64 m[2];
   __builtin_memcpy(m, octets, 16);
   absorb(p, m[0], m[1]);
 }
@@ -322,23 +294,20 @@ INLINE void absorb(Poly& p, const u8* octets) {
 // The last octets, padded with zeros, and the block of lengths (RFC 8439 §2.8: additional data, none; text).
 INLINE void absorb_end(Poly& p, const u8* text, u32 length, u32 at) {
   if (at < length) {
-    Word m[2] = {0, 0};
+    u64 m[2] = {0, 0};
     __builtin_memcpy(m, text + at, length - at);
     absorb(p, m[0], m[1]);
   }
   absorb(p, 0, length);
 }
 
-INLINE void finish(Poly& p, const u64* one_time, u64* tag) {  // h mod 2^130 - 5, plus s mod 2^128
-  Word g0, g1, g2 = 0, low, high;
-  unsigned char c = _addcarry_u64(0, p.h0, 5, &g0);
-  c = _addcarry_u64(c, p.h1, 0, &g1);
-  _addcarry_u64(c, p.h2, 0, &g2);
-  // h <= 4 * 2^128 + .. < 2 p: it is >= p exactly if h + 5 reaches 2^130, and then h + 5 - 2^130 is the result.
-  const Word reaches = Word{0} - (g2 >> 2 != 0 ? Word{1} : Word{0});
-  c = _addcarry_u64(0, (p.h0 & ~reaches) | (g0 & reaches), one_time[2], &low);
-  _addcarry_u64(c, (p.h1 & ~reaches) | (g1 & reaches), one_time[3], &high);
-  tag[0] = low, tag[1] = high;
+INLINE void finish(const Poly& p, const u64* one_time, u64* tag) {  // h mod 2^130 - 5, plus s mod 2^128
+  // h < 2 p: it is >= p exactly if h + 5 reaches 2^130, and then h + 5 - 2^130 is the result.
+  const u64 g0 = p.h0 + 5, g1 = p.h1 + (g0 < 5 ? 1 : 0), g2 = p.h2 + (g1 < p.h1 ? 1 : 0);
+  const u64 reaches = u64{0} - ((g2 >> 2) & 1);
+  const u64 low = (p.h0 & ~reaches) | (g0 & reaches);
+  tag[0] = low + one_time[2];
+  tag[1] = ((p.h1 & ~reaches) | (g1 & reaches)) + one_time[3] + (tag[0] < low ? 1 : 0);
 }
 
 // Packets a and b (b may be a, and is then computed twice): as far as both go side by side, then the longer.
@@ -348,7 +317,8 @@ NOINLINE void poly_pair(Group& group, u32 a, u32 b) {
   const Packet& pb = group.packet[b];
   const u8* const ta = sealing ? pa.out : pa.text;
   const u8* const tb = sealing ? pb.out : pb.text;
-  Poly x = start(group.one_time[a]), y = start(group.one_time[b]);
+  Poly x = poly_start(group.one_time[a][0], group.one_time[a][1]),
+       y = poly_start(group.one_time[b][0], group.one_time[b][1]);
   const u32 both = (pa.length < pb.length ? pa.length : pb.length) / 16 * 16;
   u32 at = 0;
   for (; at < both; at += 16) absorb(x, ta + at), absorb(y, tb + at);
@@ -365,7 +335,7 @@ template <bool sealing>
 NOINLINE void poly_one(Group& group, u32 p) {
   const Packet& packet = group.packet[p];
   const u8* const text = sealing ? packet.out : packet.text;
-  Poly x = start(group.one_time[p]);
+  Poly x = poly_start(group.one_time[p][0], group.one_time[p][1]);
   u32 at = 0;
   for (; at + 16 <= packet.length; at += 16) absorb(x, text + at);
   absorb_end(x, text, packet.length, at);

@@ -50,6 +50,7 @@
 #include "dataplane/aead/aead_kernels.h"
 #include "dataplane/aead/cpu.h"
 #include "dataplane/aead/poly1305_for_test.h"
+#include "dataplane/aead/poly1305_scalar.h"
 
 namespace wireplane {
 namespace {
@@ -857,49 +858,26 @@ NOINLINE void poly_pair(Group& group, u32 first) {
 using Word = unsigned long long;                                                // what the carry intrinsics take
 constexpr u64 kClampLow = 0x0ffffffc0fffffff, kClampHigh = 0x0ffffffc0ffffffc;  // RFC 8439 §2.5
 
-// A short one, in scalar registers: h in words of 64, 64 and a few bits; 2^130 = 5, and r1 is a multiple of 4, so that
-// 2^128 r1 = 5/4 r1 exactly.
+// A short one, in general registers.
 template <bool sealing>
 NOINLINE void poly_scalar(Group& group, u32 p) {
   const Packet& packet = group.packet[p];
   const u8* const text = sealing ? packet.out : packet.text;
-  const u64 r0 = group.one_time[0][p] & kClampLow, r1 = group.one_time[1][p] & kClampHigh, s1 = r1 + (r1 >> 2);
-  Word h0 = 0, h1 = 0, h2 = 0;
-  const auto absorb = [&](Word low, Word high) {
-    unsigned char c = _addcarry_u64(0, h0, low, &h0);
-    c = _addcarry_u64(c, h1, high, &h1);
-    _addcarry_u64(c, h2, 1, &h2);  // h < 2^131
-    Word d0, d1, d2, x1, y0, y1, z0, z1;
-    d0 = _mulx_u64(h0, r0, &d1);
-    y0 = _mulx_u64(h1, s1, &y1);
-    x1 = _mulx_u64(h0, r1, &d2);
-    z0 = _mulx_u64(h1, r0, &z1);
-    c = _addcarry_u64(0, d0, y0, &d0);
-    _addcarry_u64(c, d1, y1, &d1);
-    c = _addcarry_u64(0, x1, z0, &x1);
-    _addcarry_u64(c, d2, z1, &d2);
-    c = _addcarry_u64(0, x1, h2 * s1, &x1);
-    _addcarry_u64(c, d2, h2 * r0, &d2);
-    c = _addcarry_u64(0, d1, x1, &d1);
-    _addcarry_u64(c, d2, 0, &d2);
-    c = _addcarry_u64(0, d0, (d2 >> 2) + (d2 & ~Word{3}), &h0);  // 5 (d2 / 4)
-    c = _addcarry_u64(c, d1, 0, &h1);
-    _addcarry_u64(c, d2 & 3, 0, &h2);  // <= 4
-  };
+  Poly h = poly_start(group.one_time[0][p], group.one_time[1][p]);
   u32 at = 0;
   for (; at + 16 <= packet.length; at += 16) {
-    Word m[2];
+    u64 m[2];
     __builtin_memcpy(m, text + at, 16);
-    absorb(m[0], m[1]);
+    absorb(h, m[0], m[1]);
   }
   if (at < packet.length) {
     const __m128i rest = _mm_maskz_loadu_epi8(static_cast<__mmask16>(first_octets(packet.length - at)), text + at);
-    absorb(static_cast<Word>(_mm_cvtsi128_si64(rest)), static_cast<Word>(_mm_extract_epi64(rest, 1)));
+    absorb(h, static_cast<u64>(_mm_cvtsi128_si64(rest)), static_cast<u64>(_mm_extract_epi64(rest, 1)));
   }
-  absorb(0, packet.length);
-  group.sum[0][p] = h0 & kMask44;
-  group.sum[1][p] = (h0 >> 44 | h1 << 20) & kMask44;
-  group.sum[2][p] = h1 >> 24 | h2 << 40;
+  absorb(h, 0, packet.length);
+  group.sum[0][p] = h.h0 & kMask44;
+  group.sum[1][p] = (h.h0 >> 44 | h.h1 << 20) & kMask44;
+  group.sum[2][p] = h.h1 >> 24 | h.h2 << 40;
 }
 
 // A longer one: strands of eight blocks, two rows side by side: h = (h + rows) r^8, in steps of two, and at the end
