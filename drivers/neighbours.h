@@ -91,11 +91,11 @@ class HeardMacs {
 };
 
 struct NeighbourOptions {
-  std::string kernel_interface;           // whose tables to use; empty: what follows
-  std::vector<LinkAddress> own;           // ours on this link; with an interface: besides the interface's
-  Address gateway_v4, gateway_v6;         // none: see above
-  std::optional<MacAddress> gateway_mac;  // of everything off the link; no questions asked
-  std::uint64_t secret = 0;               // any random number
+  std::string kernel_interface{};           // whose tables to use; empty: what follows
+  std::vector<LinkAddress> own{};           // ours on this link; with an interface: besides the interface's
+  Address gateway_v4{}, gateway_v6{};       // none: see above
+  std::optional<MacAddress> gateway_mac{};  // of everything off the link; no questions asked
+  std::uint64_t secret = 0;                 // any random number
 };
 
 class Neighbours {
