@@ -40,23 +40,42 @@ std::uint64_t take_numbers(Session& session, std::uint64_t& wanted) {
 // peer, and with Forward = none everything (its kernel and its firewall decide).
 void Worker::for_the_host(Burst& burst) {
   if (burst.empty()) return;
+  find_destinations(burst);
   burst.filter(context_, [this](Packet& packet) {
-    const std::uint8_t* ip = packet.data;
-    const Address destination = destination_of(ip);
     const auto& ours = settings_->host_addresses;
-    packet.to_host = std::find(ours.begin(), ours.end(), destination) != ours.end();
-    if (!packet.to_host) {
-      const std::optional<PeerSlot> to = engine_.routes().lookup(destination);
-      if (to) packet.peer = &engine_.peer(*to);
-      packet.to_host = settings_->has_inner && (!to || settings_->forward == Forward::kNone);
-    }
-    if (!packet.to_host) return Drop::kNone;
+    const bool is_ours =
+        !ours.empty() && std::find(ours.begin(), ours.end(), destination_of(packet.data)) != ours.end();
+    const bool not_forwarded = packet.peer == nullptr || settings_->forward == Forward::kNone;
+    if (!is_ours && !(settings_->has_inner && not_forwarded)) return Drop::kNone;
     if (inner_ == nullptr) return Drop::kNoInnerPort;
     host_.add(packet);
     packet.buffer = nullptr;
     return Drop::kNone;
   });
   send_to_host();
+}
+
+// Whose the inner destinations are, and what the rest of the way out will touch of these peers and of their sessions.
+void Worker::find_destinations(Burst& burst) {
+  look_up(burst, destination_octets);
+  std::size_t i = 0;
+  for (Packet& packet : burst) {
+    const std::uint32_t slot = slots_[i++];
+    packet.peer = slot == kNoPeer ? nullptr : &engine_.peer(PeerSlot{slot});
+    __builtin_prefetch(packet.peer);
+  }
+  for (const Packet& packet : burst) {
+    if (packet.peer == nullptr) continue;
+    __builtin_prefetch(&packet.peer->send, 1);
+    __builtin_prefetch(&packet.peer->receive, 1);
+    __builtin_prefetch(packet.peer->endpoint.load(std::memory_order_relaxed));
+    const std::uint64_t word = packet.peer->sending.load(std::memory_order_relaxed);
+    if (!SendingWord::has_session(word)) continue;
+    const Session& session = engine_.sessions().at(SendingWord::slot(word));
+    __builtin_prefetch(&session.peer);
+    __builtin_prefetch(session.send_key);
+    __builtin_prefetch(&session.sent, 1);
+  }
 }
 
 void Worker::send_to_host() {
@@ -247,6 +266,7 @@ void Worker::transmit(Burst& burst) {
   if (burst.empty()) return;
   worked_ = true;
   number(burst);
+  if (seeded_fault(41)) std::reverse(burst.begin(), burst.end());
   seal(burst);
   send_out(burst);
 }
@@ -281,6 +301,7 @@ void Worker::number(Burst& burst) {
     const Group& group = groups_[group_of_packet_[i++]];
     const bool within = packet.counter < group.granted;
     packet.counter += group.first;
+    if (seeded_fault(31)) packet.counter &= UINT32_MAX;
     return within ? Drop::kNone : Drop::kExpired;
   });
 }

@@ -56,6 +56,7 @@ Engine::Engine(const Limits& limits, BufferPool* pool, const Aead& aead)
       routes_{[this](std::function<void()> free) { grace_.retire(std::move(free)); }},
       peers_{map_peers(limits_.peers)},
       settings_{new Settings{}} {
+  for (unsigned i = 0; i < kBuckets; ++i) owner_of_bucket_[i] = static_cast<std::uint8_t>(i % workers());
   for (unsigned i = 0; i < workers(); ++i)
     links_.push_back(std::make_unique<WorkerLink>(limits_, table_capacity(limits_)));
   for (unsigned i = 0; i < workers() * workers(); ++i)

@@ -8,6 +8,7 @@
 // Control writes configuration and reads counters; a worker writes its own counters, the receive side of the sessions
 // it owns, and rings. Pointers that workers follow are freed after a grace period; what waits in a ring is named by id.
 #pragma once
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -144,7 +145,7 @@ class Engine {
   [[nodiscard]] WorkerLink& link(unsigned worker) { return *links_[worker]; }
   [[nodiscard]] Doorbell& control_doorbell() { return control_doorbell_; }
   [[nodiscard]] SpscRing<Packet>& handover(unsigned from, unsigned to) { return *handover_[from * workers() + to]; }
-  [[nodiscard]] unsigned owner(ReceiverIndex index) const { return bucket(index) % workers(); }
+  [[nodiscard]] unsigned owner(ReceiverIndex index) const { return owner_of_bucket_[bucket(index)]; }
 
   [[nodiscard]] PeerState& peer(PeerSlot slot) const { return peers_[slot.raw()]; }
   // The peer if that generation still lives there. E1 acquire, pairs with E2 in control's creation of a peer.
@@ -159,6 +160,7 @@ class Engine {
 
  private:
   Limits limits_;
+  std::array<std::uint8_t, kBuckets> owner_of_bucket_;  // bucket mod workers, without dividing a packet
   std::unique_ptr<BufferPool> own_pool_;
   BufferPool* pool_;
   Aead aead_;

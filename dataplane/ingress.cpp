@@ -17,10 +17,10 @@ Drop check_length(std::uint32_t type, std::uint32_t length) {
   const bool loose = seeded_fault(2);
   switch (static_cast<MessageType>(type)) {
     case MessageType::kInitiation:
-      return length == sizeof(InitiationMessage) || (loose && length > sizeof(InitiationMessage)) ? Drop::kNone
-                                                                                                  : Drop::kBadLength;
+      return length == sizeof(InitiationMessage) ? Drop::kNone : Drop::kBadLength;
     case MessageType::kResponse:
-      return length == sizeof(ResponseMessage) ? Drop::kNone : Drop::kBadLength;
+      return length == sizeof(ResponseMessage) || (loose && length == sizeof(ResponseMessage) + 1) ? Drop::kNone
+                                                                                                   : Drop::kBadLength;
     case MessageType::kCookieReply:
       return length == sizeof(CookieReplyMessage) ? Drop::kNone : Drop::kBadLength;
     case MessageType::kData:
@@ -74,7 +74,20 @@ void Worker::find_sessions(Burst& burst) {
     const std::uint32_t found = link_.sessions.find(index);  // all 32 bits were compared
     if (found == 0) return Drop::kUnknownIndex;
     packet.session = &engine_.sessions().at(SessionSlot{found - 1});
-    return expired(*packet.session, packet.counter, now_) ? Drop::kExpired : Drop::kNone;
+    __builtin_prefetch(packet.session->receive_key);
+    __builtin_prefetch(&packet.session->peer);
+    return Drop::kNone;
+  });
+  burst.filter(context_, [&](Packet& packet) {
+    if (expired(*packet.session, packet.counter, now_)) return Drop::kExpired;
+    // The AEAD takes long enough for all that accept() will want.
+    const PeerState& peer = engine_.peer(packet.session->peer.slot);
+    __builtin_prefetch(&packet.session->received, 1);
+    packet.session->received.window.prefetch(Counter{packet.counter});
+    __builtin_prefetch(&peer);
+    __builtin_prefetch(&peer.send, 1);
+    __builtin_prefetch(&peer.receive, 1);
+    return Drop::kNone;
   });
 }
 
@@ -101,6 +114,7 @@ void Worker::open(Burst& burst) {
   std::size_t job = 0;
   burst.filter(context_, [&](Packet& packet) {
     if (!open_jobs_[job++].authentic) {
+      if (seeded_fault(37)) follow(*packet.session, engine_.peer(packet.session->peer.slot), packet);
       if (seeded_fault(25)) confirm(*packet.session, engine_.peer(packet.session->peer.slot));
       if (seeded_fault(32)) static_cast<void>(packet.session->received.window.accept(Counter{packet.counter}));
       return Drop::kBadTag;
@@ -113,6 +127,30 @@ void Worker::open(Burst& burst) {
 
 void Worker::accept(Burst& burst) {
   burst.filter(context_, [&](Packet& packet) { return accept_one(packet); });
+  look_up(burst, source_octets);
+  std::size_t i = 0;
+  burst.filter(context_, [&](Packet& packet) {  // P36: whose the source is by longest prefix over the whole device
+    const bool allowed = slots_[i++] == packet.from_peer->id.slot.raw() || seeded_fault(36);
+    return allowed ? Drop::kNone : Drop::kSourceNotAllowed;
+  });
+}
+
+// slots_[i] becomes the peer to whom the address of packet i belongs, or kNoPeer.
+void Worker::look_up(Burst& burst, const std::uint8_t* (*address_of)(const std::uint8_t* ip)) {
+  std::size_t v4 = 0, v6 = 0, i = 0;
+  for (const Packet& packet : burst) {
+    Lookups& family = is_ipv4(packet.data) ? v4_ : v6_;
+    std::size_t& count = is_ipv4(packet.data) ? v4 : v6;
+    family.addresses[count] = address_of(packet.data);
+    family.packet[count++] = static_cast<std::uint16_t>(i++);
+  }
+  const auto scatter = [this](const Lookups& family, std::size_t count) {
+    for (std::size_t k = 0; k < count; ++k) slots_[family.packet[k]] = family.slots[k];
+  };
+  if (v4 != 0) engine_.routes().lookup_v4(v4_.addresses.data(), v4, v4_.slots.data());
+  scatter(v4_, v4);
+  if (v6 != 0) engine_.routes().lookup_v6(v6_.addresses.data(), v6, v6_.slots.data());
+  scatter(v6_, v6);
 }
 
 // From here on the packet is authentic: its sender has the session's key.
@@ -193,15 +231,12 @@ void Worker::heard(Session& session, PeerState& peer, bool data) {
   }
 }
 
-// P35: a whole IP packet and nothing else. P36: its source must be this peer's, by longest prefix over the whole
-// device.
+// P35: a whole IP packet and nothing else.
 Drop Worker::admit(Packet& packet) {
   const std::size_t length = inner_length(packet.data, packet.length);
   if (length == 0) return Drop::kInnerMalformed;
   packet.length = static_cast<std::uint32_t>(length);
   if (const Drop drop = ecn_decapsulate(packet.data, packet.tos); drop != Drop::kNone) return drop;
-  const std::optional<PeerSlot> allowed = engine_.routes().lookup(source_of(packet.data));
-  if ((!allowed || *allowed != packet.from_peer->id.slot) && !seeded_fault(36)) return Drop::kSourceNotAllowed;
   return Drop::kNone;
 }
 

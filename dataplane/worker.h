@@ -58,6 +58,7 @@ class Worker {
   void open(Burst& burst);
   void accept(Burst& burst);
   Drop accept_one(Packet& packet);
+  void look_up(Burst& burst, const std::uint8_t* (*address_of)(const std::uint8_t* ip));
   void confirm(Session& session, PeerState& peer);
   void follow(Session& session, PeerState& peer, const Packet& packet);
   void heard(Session& session, PeerState& peer, bool data);
@@ -65,6 +66,7 @@ class Worker {
 
   // egress.cpp
   void for_the_host(Burst& burst);
+  void find_destinations(Burst& burst);
   void send_to_host();
   void route(Burst& burst);
   Drop route_relayed(Packet& packet);
@@ -99,6 +101,15 @@ class Worker {
   Burst host_;       // of it, what leaves by the inner port
   Burst staged_;     // what had waited for a key, on its way out
   Burst fragments_;  // of packets that were cut to the MTU
+
+  // One burst's lookups of inner addresses, by family.
+  struct Lookups {
+    std::array<const std::uint8_t*, kBurst> addresses;
+    std::array<std::uint32_t, kBurst> slots;
+    std::array<std::uint16_t, kBurst> packet;
+  };
+  Lookups v4_, v6_;
+  std::array<std::uint32_t, kBurst> slots_;  // of packet i, or kNoPeer
 
   // One call of the AEAD: a job a packet. One group a session: its packets' numbers are taken at once.
   struct Group {

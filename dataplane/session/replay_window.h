@@ -28,6 +28,9 @@ class ReplayWindow {
   // answer changes the window.
   [[nodiscard]] bool accept(Counter counter);
 
+  // Brings the word that accept() will look at nearer; for a burst.
+  void prefetch(Counter counter) const { __builtin_prefetch(&words_[counter.raw() / kWordBits % kWords], 1); }
+
   // One more than the greatest counter accepted; 0: none yet.
   [[nodiscard]] std::uint64_t next() const { return next_; }
 
