@@ -120,7 +120,10 @@ bool Worker::sleep_begin() {
 
 void Worker::wake_fds(std::vector<int>& fds) const {
   outer_.wake_fds(fds);
+  const std::size_t of_outer = fds.size();
   if (inner_ != nullptr) inner_->wake_fds(fds);
+  // One port that can only be polled, and none may be waited for: packets would wait as long as the other is silent.
+  if (of_outer == 0 || (inner_ != nullptr && fds.size() == of_outer)) fds.clear();
 }
 
 }  // namespace wireplane
