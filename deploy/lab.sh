@@ -14,6 +14,8 @@
 #   peer_up alice FILE                      a stock WireGuard device `alice` on host alice, wg-quick's format
 #   relay_up relay FILE                     the device `relay` on host relay: wireplane, or $WIREPLANE_RELAY
 
+: "${WIREPLANE_RELAY:=$repo/build/release/wireplane}"
+
 lab_enter() {
   if [[ -n ${WIREPLANE_LAB:-} ]]; then
     lab_furnish
@@ -143,7 +145,7 @@ peer_up() {
 
 relay_up() {
   local name=$1 conf=$2
-  case ${WIREPLANE_RELAY:=$repo/build/release/wireplane} in
+  case $WIREPLANE_RELAY in
     wireguard-go) # the stand-in that these scripts were written with; the host's kernel forwards for it
       peer_up "$name" "$conf"
       at "$name" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
@@ -158,4 +160,4 @@ relay_up() {
   esac
 }
 answers() { alive "$1" && at "$1" wg show "$1"; }
-is_wireplane() { [[ ${WIREPLANE_RELAY:-wireplane} != wireguard-go ]]; }
+is_wireplane() { [[ $WIREPLANE_RELAY != wireguard-go ]]; }
