@@ -6,7 +6,8 @@
       fault (WG_FAULT=P12), in a build with -DWIREPLANE_SEEDED_FAULTS=ON. The test must fail. Writes BUILD/faults.json.
       With a budget, a tenth of the rows that changes with the day comes first; what the time does not allow is told.
   tests/proof.py count DIR
-      "passed failed skipped" over GoogleTest's JSON reports in DIR, then a line for each test that failed or was left out.
+      "passed failed skipped" over GoogleTest's JSON reports in DIR, and over what DIR/ctest.xml knows beside them (scripts,
+      programs that died), then a line for each test that failed or was left out.
   tests/proof.py table DIR [FAULTS.JSON] [PROTOCOL.md]
       The protocol table: row, test, its result, its result under the fault.
 """
@@ -18,6 +19,7 @@ import re
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree
 
 import tidy
 
@@ -114,8 +116,21 @@ def reports(directory):
     return found
 
 
+def without_report(directory, reported):
+    """(name, result, why) of the tests of ctest that left no report of their own."""
+    junit = pathlib.Path(directory, "ctest.xml")
+    if not junit.exists():
+        return
+    for case in xml.etree.ElementTree.parse(junit).getroot().iter("testcase"):
+        if case.get("name") not in reported:
+            result = {"run": "passed", "fail": "failed"}.get(case.get("status"), "skipped")
+            output = (case.findtext("system-out") or "").strip().splitlines()
+            yield case.get("name"), result, output[-1][:160] if output else case.get("status")
+
+
 def count(directory):
     tests = [(program, name, *result) for program, names in reports(directory).items() for name, results in names.items() for result in results]
+    tests += [(name, "", result, why) for name, result, why in without_report(directory, {test[0] for test in tests})]
     print(*(sum(test[2] == kind for test in tests) for kind in ("passed", "failed", "skipped")))
     for program, name, result, why in tests:
         if result != "passed":
