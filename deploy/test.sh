@@ -113,7 +113,7 @@ run_asan() {
 
 # The tests that start threads, found by what they include.
 concurrent_tests() {
-  grep -lE 'std::j?thread|<thread>|worker_threads\.h|daemon\.h|[Tt]hreads' tests/unit/*_test.cpp tests/sim/*_test.cpp tests/model/*_test.cpp 2>/dev/null |
+  grep -lE 'std::j?thread|<thread>|worker_threads\.h|daemon\.h|control/embed/' tests/unit/*_test.cpp tests/sim/*_test.cpp tests/model/*_test.cpp 2>/dev/null |
     xargs -rn 1 basename -s .cpp
 }
 run_tsan() {

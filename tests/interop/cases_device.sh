@@ -52,3 +52,38 @@ case_memif() {
   both_ways far 5 relay 1
   check "20 MB over TCP" transfer relay 10.77.0.1 far
 }
+
+# A hub with one device port: alice and bob on one switched link, reached through next hops that the relay finds itself.
+limit[af_packet_hub]=90
+case_af_packet_hub() {
+  needs_ethdev
+  host alice bob relay switch
+  local name number=1
+  at switch ip link add name lan type bridge
+  for name in relay alice bob; do
+    ip link add lan netns "$name" type veth peer name "to-$name" netns switch
+    at switch ip link set "to-$name" master lan up
+    at "$name" ip address add "192.0.2.$number/24" dev lan
+    at "$name" ip link set lan up
+    at "$name" ethtool -K lan tx off tso off gso off gro off >/dev/null 2>&1 || :
+    number=$((number + 1))
+  done
+  at switch ip link set lan up
+  { interface alice 2 && peer relay "$everyone" 192.0.2.1:51820; } >"$lab_dir/alice.conf"
+  { interface bob 3 && peer relay "$everyone" 192.0.2.1:51820 && say "PersistentKeepalive = 1"; } >"$lab_dir/bob.conf"
+  {
+    interface relay 1 51820
+    engine "Outer = net_af_packet0,iface=lan" "OuterAddress = 192.0.2.1/24" "Inner = none" "Forward = all"
+    peer alice "10.77.0.2/32, fd77::2/128"
+    peer bob "10.77.0.3/32, fd77::3/128"
+  } >"$lab_dir/relay.conf"
+  relay_up relay "$lab_dir/relay.conf"
+  peer_up alice "$lab_dir/alice.conf"
+  peer_up bob "$lab_dir/bob.conf"
+  check "alice reaches bob through the device port" wait_for 20 echo_from alice 10.77.0.3
+  check "500 echoes without loss" no_loss alice 10.77.0.3 500 0.002
+  both_ways alice 2 bob 3
+  check "20 MB from bob to alice" transfer bob 10.77.0.3 alice
+  # the kernel of the relay's host shares the link: its ICMP and TCP still work beside the port
+  check "the host's own packets still pass" no_loss alice 192.0.2.1 20 0.02
+}
