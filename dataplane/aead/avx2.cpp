@@ -302,12 +302,16 @@ INLINE void absorb_end(Poly& p, const u8* text, u32 length, u32 at) {
 }
 
 INLINE void finish(const Poly& p, const u64* one_time, u64* tag) {  // h mod 2^130 - 5, plus s mod 2^128
-  // h < 2 p: it is >= p exactly if h + 5 reaches 2^130, and then h + 5 - 2^130 is the result.
-  const u64 g0 = p.h0 + 5, g1 = p.h1 + (g0 < 5 ? 1 : 0), g2 = p.h2 + (g1 < p.h1 ? 1 : 0);
+  // h < 2 p: it is >= p exactly if h + 5 reaches 2^130, and then h + 5 - 2^130 is the result. Carries by intrinsics:
+  // gcc made a branch of (sum < summand), as aead_constant_time_test showed.
+  unsigned long long g0, g1, g2, low, high;
+  unsigned char c = _addcarry_u64(0, p.h0, 5, &g0);
+  c = _addcarry_u64(c, p.h1, 0, &g1);
+  _addcarry_u64(c, p.h2, 0, &g2);
   const u64 reaches = u64{0} - ((g2 >> 2) & 1);
-  const u64 low = (p.h0 & ~reaches) | (g0 & reaches);
-  tag[0] = low + one_time[2];
-  tag[1] = ((p.h1 & ~reaches) | (g1 & reaches)) + one_time[3] + (tag[0] < low ? 1 : 0);
+  c = _addcarry_u64(0, (p.h0 & ~reaches) | (g0 & reaches), one_time[2], &low);
+  _addcarry_u64(c, (p.h1 & ~reaches) | (g1 & reaches), one_time[3], &high);
+  tag[0] = low, tag[1] = high;
 }
 
 // Packets a and b (b may be a, and is then computed twice): as far as both go side by side, then the longer.
