@@ -431,13 +431,12 @@ TEST(EthdevPort, SharesAVethWithTheKernel) {
   ASSERT_TRUE(set);
   auto device = set->take_outer();
   EXPECT_NE(device->describe().find("kernel's va"), std::string::npos) << device->describe();
-  veth.right.enter();
-  auto peer = UdpDevice::open({.listen_port = 7000});
-  ASSERT_TRUE(peer);
-  veth.left.enter();
-
   {
     TestWorker wp;
+    veth.right.enter();
+    auto peer = UdpDevice::open({.listen_port = 7000});  // before wp's pool goes, it must be gone
+    ASSERT_TRUE(peer);
+    veth.left.enter();
     DpdkWorker w{set->pool()};
     // Outwards: to a neighbour in either family, and over a gateway. The first may be lost while the kernel asks.
     const auto targets = std::to_array<Endpoint>(
