@@ -1,0 +1,61 @@
+// app_port.h: the inner port of a node: the application stands where the host's network would.
+//
+//   application --push()--> to_tunnel (bounded) --receive()--> worker
+//   application <--pop()--- to_app    (bounded) <---send()---- worker --ringer--> the application's descriptor
+//
+// The octets are copied once each way, between the application's memory and a buffer of the engine's pool; what passes
+// the rings is the buffer. A full ring refuses: push() says so to the application, send() counts Drop::kInnerSend.
+// push() and pop() from any thread; receive(), send() and wake_fds() are the worker's.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "dataplane/engine.h"
+#include "dataplane/port.h"
+#include "drivers/file_descriptor.h"
+
+namespace wireplane {
+
+class AppPort final : public Port {
+ public:
+  struct Outbound {
+    Buffer* buffer;  // the packet begins behind its headroom
+    std::uint32_t length;
+  };
+  struct Inbound {
+    Buffer* buffer;
+    const std::uint8_t* data;
+    std::uint32_t length;
+    PeerId from;  // generation 0: nobody (our own ICMP errors)
+  };
+
+  // `capacity`: of each ring, a power of two. `wake` is an eventfd that wakes the worker's thread, or none. `ringer` is
+  // called by the worker after packets were put into to_app; may be empty.
+  AppPort(std::size_t capacity, FileDescriptor wake, std::function<void()> ringer);
+  ~AppPort() override;  // releases what is still inside
+
+  void receive(Burst& burst, WorkerContext& context) override;
+  std::size_t send(Burst& burst, WorkerContext& context) override;
+  void wake_fds(std::vector<int>& fds) const override;
+
+  [[nodiscard]] bool push(const Outbound& packet) { return to_tunnel_.push(packet); }  // false: full
+  void pushed();                                                                       // after a burst of pushes
+  [[nodiscard]] bool pop(Inbound& packet) { return to_app_.pop(packet); }
+  [[nodiscard]] std::size_t queued_out() const { return to_tunnel_.size(); }
+  [[nodiscard]] std::size_t queued_in() const { return to_app_.size(); }
+
+ private:
+  void ring() const;
+
+  MpmcRing<Outbound> to_tunnel_;
+  MpmcRing<Inbound> to_app_;
+  FileDescriptor wake_;
+  std::function<void()> ringer_;
+  // The worker calls wake_fds() just before it sleeps: that arms the doorbell.
+  mutable Doorbell doorbell_;
+  mutable bool armed_ = false;  // the worker's alone
+};
+
+}  // namespace wireplane

@@ -1,0 +1,213 @@
+// node_driving.cpp: who calls whom, and who sleeps on what. See node_state.h.
+#include <poll.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <string_view>
+
+#include "control/embed/node_state.h"
+
+namespace wireplane {
+namespace {
+
+constexpr Duration kLongestTurn = 1ms;
+
+timespec timespec_of(Duration time) { return {static_cast<time_t>(time / 1s), static_cast<long>((time % 1s).count())}; }
+
+void ring(int fd) {
+  const std::uint64_t one = 1;
+  static_cast<void>(!::write(fd, &one, sizeof one));
+}
+
+void drain(int fd) {
+  std::uint64_t rung;
+  static_cast<void>(!::read(fd, &rung, sizeof rung));
+}
+
+}  // namespace
+
+// ---- descriptors
+
+Status Node::State::watch() {
+  epoll_fd = FileDescriptor{::epoll_create1(EPOLL_CLOEXEC)};
+  if (!epoll_fd) return Error{std::string{"epoll_create1: "} + std::strerror(errno), errno};
+  std::vector<int> fds{notify_fd.get(), timer_fd.get()};
+  outer->queue(0).wake_fds(fds);
+  for (const int fd : fds) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    if (::epoll_ctl(epoll_fd.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+      return Error{std::string{"epoll_ctl: "} + std::strerror(errno), errno};
+  }
+  arm(engine_clock());
+  return Nothing{};
+}
+
+int Node::fd() const { return state_->threaded() ? state_->notify_fd.get() : state_->epoll_fd.get(); }
+
+// N1 acq_rel, pairs with N2 in take_notice(): either whoever processes next sees what we have just pushed, or we see
+// that it has taken notice and ring again.
+void Node::State::notify() {
+  if (!notified.exchange(true, std::memory_order_acq_rel)) ring(notify_fd.get());
+}
+
+void Node::State::take_notice() {
+  drain(notify_fd.get());                                                  // before N2: what rings after it is kept
+  static_cast<void>(notified.exchange(false, std::memory_order_acq_rel));  // N2
+}
+
+// The timer may go off too early, never too late: it is set again only when it has gone off, or for an earlier time.
+void Node::State::arm(Instant due) {
+  if (armed_at > engine_clock() && armed_at <= due) return;
+  armed_at = due;
+  itimerspec when{};
+  when.it_value = timespec_of(std::max(due.time_since_epoch(), Duration{1}));
+  ::timerfd_settime(timer_fd.get(), TFD_TIMER_ABSTIME, &when, nullptr);
+}
+
+// ---- driven by the application
+
+Result<std::size_t> Node::process() {
+  State& s = *state_;
+  {
+    const std::lock_guard lock{s.control};
+    if (s.closed.load(std::memory_order_relaxed)) return node_is_closed();
+    s.take_notice();
+    if (!s.threaded()) s.turn();
+  }
+  s.tell_events();
+  return s.waiting();
+}
+
+Result<std::size_t> Node::wait(Duration at_most) {
+  pollfd polled{fd(), POLLIN, 0};
+  const timespec most = timespec_of(state_->waiting() != 0 ? Duration{0} : std::max(at_most, Duration{0}));
+  ::ppoll(&polled, 1, &most, nullptr);
+  return process();
+}
+
+// Steps until nothing is left to do, a millisecond is over, or the application has to receive first.
+void Node::State::turn() {
+  const Instant begun = engine_clock();
+  Instant due{};
+  for (bool more = true; more;) {
+    const Now now = system_now();
+    due = device->step(now);
+    more = workers[0]->step(now.engine) == Work::kDone || control_has_work();
+    if (!more) break;
+    due = now.engine;  // if we leave it at that, we come again at once
+    if (now.engine - begun >= kLongestTurn || app_ports[0]->queued_in() + kReceiveBurst > options.queue) break;
+  }
+  arm(due);
+}
+
+bool Node::State::control_has_work() const {
+  for (unsigned i = 0; i < engine->workers(); ++i) {
+    WorkerLink& link = engine->link(i);
+    if (!link.urgent.empty() || !link.events.empty() || !link.handshakes.empty()) return true;
+  }
+  return false;
+}
+
+// ---- driven by threads of our own
+
+void Node::State::start_threads() {
+  engine->control_doorbell().set_ringer([fd = control_wake_fd.get()] { ring(fd); });
+  for (unsigned i = 0; i < worker_count(); ++i)
+    threads.push_back(std::make_unique<WorkerThread>(*engine, *workers[i], i, false, -1));
+  for (const auto& thread : threads) thread->start();
+  control_thread = std::thread{[this] { run_control(); }};
+}
+
+void Node::State::run_control() {
+  ::pthread_setname_np(::pthread_self(), "wp-control");
+  while (!stop_control.load(std::memory_order_relaxed)) {
+    Instant due;
+    {
+      const std::lock_guard lock{control};
+      due = device->step(system_now());
+    }
+    sleep_of_control(due);
+  }
+}
+
+void Node::State::sleep_of_control(Instant due) {
+  engine->control_doorbell().sleep_begin();
+  const Duration wait = control_has_work() ? Duration{0} : std::clamp(due - engine_clock(), Duration{0}, Duration{1s});
+  pollfd polled{control_wake_fd.get(), POLLIN, 0};
+  const timespec timeout = timespec_of(wait);
+  ::ppoll(&polled, 1, &timeout, nullptr);
+  engine->control_doorbell().sleep_end();
+  drain(control_wake_fd.get());
+}
+
+// Something was configured: timers may be due earlier, orders may wait in rings.
+void Node::State::configured() {
+  if (threaded())
+    ring(control_wake_fd.get());
+  else
+    notify();
+}
+
+// ---- events
+
+// Called by the device, with control held. A new key every two minutes is no news to an application, nor is a change of
+// our own address; a peer's first address is told with kConnected.
+void Node::State::take_event(const PeerView& view, const char* what) {
+  const Peer* peer = device->find(view.public_key);
+  if (peer == nullptr) return;
+  NodeEvent event;
+  {
+    const std::lock_guard lock{peers_mutex};
+    const std::size_t slot = peer->id.slot.raw();
+    if (slot >= known.size() || !known[slot] || known[slot]->peer.id != peer->id) return;
+    State::Known& entry = *known[slot];
+    event.peer = entry.peer;
+    event.endpoint = view.endpoint.value_or(Endpoint{});
+    const bool moved = event.endpoint.remote != entry.told.remote || event.endpoint.port != entry.told.port;
+    const std::string_view name{what};
+    if (name == "connected" && !entry.connected)
+      event.kind = NodeEvent::Kind::kConnected;
+    else if (name == "roamed" && entry.connected && moved)
+      event.kind = NodeEvent::Kind::kRoamed;
+    else if (name == "lost")
+      event.kind = NodeEvent::Kind::kLost;
+    else
+      return;
+    entry.connected = event.kind != NodeEvent::Kind::kLost;
+    entry.told = event.endpoint;
+  }
+  {
+    const std::lock_guard lock{events_mutex};
+    if (events.size() == kMostEvents) {  // nobody takes them: the oldest goes
+      events.pop_front();
+      ++events_lost;
+    }
+    events.push_back(event);
+  }
+  notify();
+}
+
+void Node::State::tell_events() {
+  if (!options.on_event) return;
+  std::deque<NodeEvent> told;
+  {
+    const std::lock_guard lock{events_mutex};
+    told.swap(events);
+  }
+  for (const NodeEvent& event : told) options.on_event(event);
+}
+
+bool Node::next_event(NodeEvent& event) {
+  const std::lock_guard lock{state_->events_mutex};
+  if (state_->events.empty()) return false;
+  event = state_->events.front();
+  state_->events.pop_front();
+  return true;
+}
+
+}  // namespace wireplane

@@ -1,0 +1,97 @@
+// node_state.h: what a node is made of. Private to embed/.
+//
+//   node.cpp          life, identity, peers
+//   node_driving.cpp  process(), threads, descriptors, events
+//   node_traffic.cpp  datagrams and packets, between the application's memory and the rings
+//
+// Two locks. `control` guards the device and, with workers = 0, the worker: whoever holds it is control. `peers_mutex`
+// guards the list of peers by slot, which receive() reads without waiting for control. control before peers_mutex.
+#pragma once
+#include <atomic>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+#include "control/device.h"
+#include "control/embed/app_port.h"
+#include "control/embed/node.h"
+#include "control/embed/thrifty_pool.h"
+#include "control/system.h"
+#include "control/worker_threads.h"
+#include "drivers/file_descriptor.h"
+#include "drivers/udp_port.h"
+
+namespace wireplane {
+
+struct Node::State {
+  struct Known {
+    NodePeer peer;
+    bool connected = false;
+    Endpoint told;  // where the application believes it to be
+  };
+  static constexpr std::size_t kMostEvents = 1024;
+
+  NodeOptions options;
+  SecretKey private_key;  // guarded by control
+  PublicKey key;
+  Address address;
+  std::uint16_t port = 0;
+
+  FileDescriptor notify_fd;        // eventfd: process() should be called
+  FileDescriptor timer_fd;         // workers = 0: when the device wants to be stepped
+  FileDescriptor epoll_fd;         // workers = 0: sockets, timer and notify_fd
+  FileDescriptor control_wake_fd;  // eventfd: wakes the control thread
+  std::atomic<bool> notified{false}, closed{false}, stop_control{false};
+  Instant armed_at{};  // of timer_fd; guarded by control
+
+  // What follows is destroyed from the last to the first: what holds buffers before the pool they came from.
+  std::unique_ptr<ThriftyPool> pool;
+  std::unique_ptr<Engine> engine;
+  std::vector<std::unique_ptr<AppPort>> app_ports;
+  std::unique_ptr<UdpDevice> outer;
+  SystemEntropy entropy;
+  std::unique_ptr<Device> device;
+  std::vector<std::unique_ptr<Worker>> workers;
+  std::vector<std::unique_ptr<WorkerThread>> threads;
+  std::thread control_thread;
+
+  std::mutex control;
+  std::mutex peers_mutex;
+  std::vector<std::optional<Known>> known;  // by slot
+  std::size_t peer_count = 0;
+  std::mutex events_mutex;
+  std::deque<NodeEvent> events;
+  std::uint64_t events_lost = 0;
+  std::atomic<std::uint64_t> malformed{0}, from_nobody{0};         // dropped in receive()
+  std::array<std::uint64_t, kDropCount> drops_of_closed_device{};  // guarded by control
+  std::atomic<unsigned> next_port{0};                              // receive() begins with another worker each time
+
+  [[nodiscard]] bool threaded() const { return options.workers != 0; }
+  [[nodiscard]] unsigned worker_count() const { return threaded() ? options.workers : 1; }
+  [[nodiscard]] std::size_t waiting() const;
+
+  // node.cpp
+  Status open_descriptors();
+  Status open_engine();
+  Status open_device();
+  void close();
+  [[nodiscard]] std::optional<NodePeer> find(const PublicKey& key);  // control is held
+
+  // node_driving.cpp
+  Status watch();  // workers = 0
+  void start_threads();
+  void run_control();
+  void sleep_of_control(Instant due);
+  [[nodiscard]] bool control_has_work() const;
+  void turn();
+  void arm(Instant due);
+  void notify();  // process() should be called
+  void take_notice();
+  void configured();  // the device has something new to do
+  void take_event(const PeerView& view, const char* what);
+  void tell_events();
+};
+
+[[nodiscard]] Error node_is_closed();
+
+}  // namespace wireplane

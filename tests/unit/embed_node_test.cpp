@@ -1,0 +1,398 @@
+// Nodes inside one process: what an application can rely on, whoever drives them.
+#include "control/embed/node.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <string>
+#include <thread>
+
+#include "control/address_text.h"
+#include "control/noise/base64.h"
+
+namespace wireplane {
+namespace {
+
+using Octets = std::vector<std::uint8_t>;
+using SteadyClock = std::chrono::steady_clock;
+
+Octets text(std::string_view words) { return {words.begin(), words.end()}; }
+
+std::unique_ptr<Node> open(NodeOptions options = {}) {
+  auto node = Node::open(std::move(options));
+  EXPECT_TRUE(node) << (node ? "" : node.error().what);
+  return node ? std::move(*node) : nullptr;
+}
+
+Endpoint loopback(const Node& node) {
+  return *parse_endpoint("127.0.0.1:" + std::to_string(node.port()), interface_index_of_host);
+}
+
+// Two nodes that know each other; `ab` is b as a knows it.
+struct Pair {
+  explicit Pair(unsigned workers, NodeOptions a_options = {}, NodeOptions b_options = {}) {
+    a_options.workers = b_options.workers = workers;
+    a = open(std::move(a_options));
+    b = open(std::move(b_options));
+    ab = *a->add_peer(b->key(), {.endpoint = loopback(*b)});
+    ba = *b->add_peer(a->key());
+  }
+  // Drives both until `reached`, at most ten seconds.
+  template <class Reached>
+  bool until(Reached reached) {
+    const auto end = SteadyClock::now() + std::chrono::seconds{10};
+    while (SteadyClock::now() < end) {
+      if (reached()) return true;
+      static_cast<void>(!a->wait(2ms));
+      static_cast<void>(!b->wait(2ms));
+    }
+    return false;
+  }
+  std::unique_ptr<Node> a, b;
+  NodePeer ab, ba;
+};
+
+// Workers of each node: 0, the test drives it; 1 and 2, threads of its own.
+class BothWays : public ::testing::TestWithParam<unsigned> {};
+INSTANTIATE_TEST_SUITE_P(Workers, BothWays, ::testing::Values(0u, 1u, 2u));
+
+// Goal: two nodes that have exchanged keys and one endpoint exchange datagrams, and know from whom they are.
+// Method: one sends, the other answers to whoever it was.
+TEST_P(BothWays, TwoNodesExchangeDatagramsKnowingKeysAndOneEndpoint) {
+  Pair pair{GetParam()};
+  ASSERT_TRUE(pair.a->send(pair.ab, text("hello"), 7));
+  std::string heard, answered;
+  ASSERT_TRUE(pair.until([&] {
+    pair.b->receive([&](const Received& in) {
+      EXPECT_TRUE(in.datagram);
+      EXPECT_EQ(in.from, pair.ba);
+      EXPECT_EQ(in.from.key, pair.a->key());
+      EXPECT_EQ(in.port, 7);
+      EXPECT_EQ(in.from_port, kDatagramPort);
+      heard.assign(in.octets.begin(), in.octets.end());
+      EXPECT_TRUE(pair.b->send(in.from, text("and you"), in.from_port));
+    });
+    pair.a->receive([&](const Received& in) {
+      EXPECT_EQ(in.from, pair.ab);
+      answered.assign(in.octets.begin(), in.octets.end());
+    });
+    return !answered.empty();
+  }));
+  EXPECT_EQ(heard, "hello");
+  EXPECT_EQ(answered, "and you");
+  const std::optional<NodePeerView> view = pair.b->view(pair.a->key());
+  ASSERT_TRUE(view);
+  EXPECT_EQ(view->endpoint->port, pair.a->port());
+  EXPECT_NE(view->last_handshake, Duration{0});
+}
+
+// Goal: a stream of datagrams of all sizes arrives whole and in order while the sender heeds back-pressure.
+// Method: 3000 numbered datagrams, lengths 4..max; the window between sender and receiver is half a queue.
+TEST_P(BothWays, BurstsOfAllSizesArriveWholeAndInOrder) {
+  Pair pair{GetParam()};
+  constexpr std::uint32_t kCount = 3000;
+  std::uint32_t sent = 0, received = 0;
+  std::vector<Octets> payloads(32);
+  const auto length_of = [&](std::uint32_t i) { return 4 + (i * 37) % (pair.a->max_datagram() - 3); };
+  ASSERT_TRUE(pair.until([&] {
+    while (sent < kCount && sent - received < 96) {
+      std::vector<Datagram> burst;
+      for (std::uint32_t i = 0; i < payloads.size() && sent + i < kCount; ++i) {
+        payloads[i].assign(length_of(sent + i), static_cast<std::uint8_t>(sent + i));
+        const std::uint32_t number = sent + i;
+        std::memcpy(payloads[i].data(), &number, sizeof number);
+        burst.push_back({pair.ab, payloads[i]});
+      }
+      const Result<std::size_t> taken = pair.a->send(burst);
+      EXPECT_TRUE(taken);
+      sent += static_cast<std::uint32_t>(*taken);
+    }
+    pair.b->receive(
+        [&](const Received& in) {
+          std::uint32_t number;
+          std::memcpy(&number, in.octets.data(), sizeof number);
+          EXPECT_EQ(number, received);
+          EXPECT_EQ(in.octets.size(), length_of(number));
+          EXPECT_TRUE(std::all_of(in.octets.begin() + 4, in.octets.end(),
+                                  [&](std::uint8_t o) { return o == static_cast<std::uint8_t>(number); }));
+          ++received;
+        },
+        1000);
+    return received == kCount;
+  })) << "received "
+      << received << " of " << sent;
+}
+
+// Goal: an application hears when a peer connects, and when it moves.
+// Method: the peer's node is closed and another one with its key, on another port, speaks.
+TEST_P(BothWays, EventsTellOfConnectingAndRoaming) {
+  std::vector<NodeEvent> told;
+  NodeOptions options;
+  options.on_event = [&](const NodeEvent& event) { told.push_back(event); };
+  Pair pair{GetParam(), {}, std::move(options)};
+  ASSERT_TRUE(pair.a->send(pair.ab, text("here")));
+  ASSERT_TRUE(pair.until([&] { return !told.empty(); }));
+  EXPECT_EQ(told[0].kind, NodeEvent::Kind::kConnected);
+  EXPECT_EQ(told[0].peer, pair.ba);
+  EXPECT_EQ(told[0].endpoint.port, pair.a->port());
+  NodeEvent event;
+  ASSERT_TRUE(pair.until([&] { return pair.a->next_event(event); }));
+  EXPECT_EQ(event.kind, NodeEvent::Kind::kConnected);
+  EXPECT_FALSE(pair.a->next_event(event));
+
+  NodeOptions again;
+  again.workers = GetParam();
+  again.private_key = pair.a->private_key();
+  pair.a->close();
+  pair.a = open(std::move(again));
+  EXPECT_EQ(pair.a->key(), pair.ba.key);
+  const auto moved = pair.a->add_peer(pair.b->key(), {.endpoint = loopback(*pair.b), .keepalive_s = 25});
+  ASSERT_TRUE(moved);
+  ASSERT_TRUE(pair.until([&] { return told.size() >= 2; }));
+  EXPECT_EQ(told[1].kind, NodeEvent::Kind::kRoamed);
+  EXPECT_EQ(told[1].endpoint.port, pair.a->port());
+}
+
+// Goal: whole IP packets go both ways, of whatever the peer's allowed IPs allow, and nothing else.
+// Method: an IPv4 packet between addresses that were given beside the derived ones; one from a foreign source.
+TEST_P(BothWays, WholePacketsPassWhereAllowedIpsSaySo) {
+  Pair pair{GetParam()};
+  ASSERT_TRUE(pair.a->add_peer(pair.b->key(), {.allowed_ips = {*parse_prefix("10.9.0.2")}}));
+  ASSERT_TRUE(pair.b->add_peer(pair.a->key(), {.allowed_ips = {*parse_prefix("10.9.0.1")}}));
+  Octets packet(28, 0);
+  const std::uint8_t header[20] = {0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 253, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2};
+  std::copy(std::begin(header), std::end(header), packet.begin());
+  Octets foreign = packet;
+  foreign[15] = 77;
+  ASSERT_TRUE(pair.a->send_packet(foreign));
+  ASSERT_TRUE(pair.a->send_packet(packet));
+  std::vector<Octets> heard;
+  ASSERT_TRUE(pair.until([&] {
+    pair.b->receive([&](const Received& in) {
+      EXPECT_FALSE(in.datagram);
+      EXPECT_EQ(in.from, pair.ba);
+      heard.emplace_back(in.octets.begin(), in.octets.end());
+    });
+    return !heard.empty() && pair.b->stats().dropped(Drop::kSourceNotAllowed) == 1;
+  }));
+  EXPECT_EQ(heard, std::vector<Octets>{packet});
+}
+
+// Goal: a peer that is removed in the middle of traffic is gone, and the node goes on.
+// Method: while datagrams pass, remove and add again, many times; the old handle is nobody's, the new one works.
+TEST_P(BothWays, RemovingABusyPeerStopsItAndNothingElse) {
+  Pair pair{GetParam()};
+  std::size_t received = 0;
+  const auto take = [&](const Received&) { ++received; };
+  for (int round = 0; round < 20; ++round) {
+    for (int i = 0; i < 40; ++i) static_cast<void>(pair.a->send(pair.ab, text("on the way")));
+    static_cast<void>(!pair.a->process());
+    static_cast<void>(!pair.b->process());
+    const NodePeer before = pair.ab;
+    ASSERT_TRUE(pair.a->remove_peer(pair.b->key()));
+    EXPECT_EQ(pair.a->send(before, text("to nobody")).error().code, ENOENT);
+    EXPECT_FALSE(pair.a->find_peer(pair.b->key()));
+    EXPECT_EQ(pair.a->remove_peer(pair.b->key()).error().code, ENOENT);
+    pair.ab = *pair.a->add_peer(pair.b->key(), {.endpoint = loopback(*pair.b)});
+    EXPECT_NE(pair.ab, before);
+    EXPECT_EQ(pair.a->peers(), 1u);
+    pair.b->receive(take, 10000);
+  }
+  received = 0;
+  ASSERT_TRUE(pair.until([&] {
+    static_cast<void>(pair.a->send(pair.ab, text("again")));
+    pair.b->receive(take, 10000);
+    return received > 0;
+  }));
+}
+
+// Goal: after close() every call answers, none crashes, and whoever sleeps on the descriptor wakes.
+TEST_P(BothWays, AClosedNodeSaysSo) {
+  Pair pair{GetParam()};
+  ASSERT_TRUE(pair.a->send(pair.ab, text("cut short")));
+  pair.a->close();
+  pair.a->close();
+  EXPECT_EQ(pair.a->process().error().code, ESHUTDOWN);
+  EXPECT_EQ(pair.a->wait(1ms).error().code, ESHUTDOWN);
+  EXPECT_EQ(pair.a->send(pair.ab, text("late")).error().code, ESHUTDOWN);
+  EXPECT_EQ(pair.a->send_packet(text("late")).error().code, ESHUTDOWN);
+  EXPECT_EQ(pair.a->add_peer(pair.b->key()).error().code, ESHUTDOWN);
+  EXPECT_EQ(pair.a->remove_peer(pair.b->key()).error().code, ESHUTDOWN);
+  EXPECT_FALSE(pair.a->find_peer(pair.b->key()));
+  EXPECT_FALSE(pair.a->view(pair.b->key()));
+  EXPECT_EQ(pair.a->receive([](const Received&) { FAIL(); }), 0u);
+  EXPECT_TRUE(pair.a->private_key().is_zero());
+  EXPECT_EQ(pair.a->peers(), 0u);
+  EXPECT_EQ(pair.a->stats().buffers, pair.a->stats().buffers_free + pair.a->stats().queued_out);
+  pollfd polled{pair.a->fd(), POLLIN, 0};
+  EXPECT_EQ(::poll(&polled, 1, 0), 1);
+}
+
+// Goal: back-pressure is visible, and nothing is lost to it.
+// Method: a node that nobody drives takes as many as its queue has places, says EAGAIN, and goes on when it is driven.
+TEST(EmbedNode, AFullQueueSaysSoAndGoesOnWhenItIsDriven) {
+  NodeOptions small;
+  small.queue = 64;
+  Pair pair{0, std::move(small)};
+  const Octets payload = text("x");
+  const std::vector<Datagram> burst(100, Datagram{pair.ab, payload});
+  const Result<std::size_t> taken = pair.a->send(burst);
+  ASSERT_TRUE(taken);
+  EXPECT_EQ(*taken, 64u);
+  EXPECT_EQ(pair.a->send(burst).error().code, EAGAIN);
+  EXPECT_EQ(pair.a->send(pair.ab, payload).error().code, EAGAIN);
+  EXPECT_EQ(pair.a->stats().queued_out, 64u);
+  ASSERT_TRUE(pair.a->process());
+  EXPECT_TRUE(pair.a->send(pair.ab, payload));
+  std::size_t received = 0;
+  EXPECT_TRUE(pair.until([&] {
+    pair.b->receive([&](const Received&) { ++received; });
+    return received == 65;
+  })) << received;
+}
+
+// Goal: a receiver that does not receive loses packets under a counted reason, and no buffers.
+TEST(EmbedNode, WhoDoesNotReceiveLosesCountedPackets) {
+  NodeOptions small;
+  small.queue = 16;
+  Pair pair{0, {}, std::move(small)};
+  const std::vector<Datagram> burst(100, Datagram{pair.ab, {}});
+  ASSERT_EQ(*pair.a->send(burst), 100u);
+  ASSERT_TRUE(pair.until([&] { return pair.b->stats().dropped(Drop::kInnerSend) == 84; }));
+  EXPECT_EQ(pair.b->stats().queued_in, 16u);
+  EXPECT_EQ(*pair.b->process(), 16u);
+  std::size_t received = 0;
+  EXPECT_EQ(pair.b->receive([&](const Received& in) { received += in.octets.empty(); }, 10), 10u);
+  EXPECT_EQ(pair.b->receive([&](const Received& in) { received += in.octets.empty(); }), 6u);
+  EXPECT_EQ(received, 16u);
+  pair.b->close();
+  EXPECT_EQ(pair.b->stats().buffers, pair.b->stats().buffers_free);
+}
+
+// Goal: the largest datagram passes, one octet more is refused before anything is sent; in a burst it stops the burst.
+TEST(EmbedNode, TheMtuIsKnownAndKept) {
+  Pair pair{0};
+  EXPECT_EQ(pair.a->max_datagram(), 1420u - 48u);
+  const Octets largest(pair.a->max_datagram(), 1), larger(pair.a->max_datagram() + 1, 1);
+  EXPECT_EQ(pair.a->send(pair.ab, larger).error().code, EMSGSIZE);
+  EXPECT_EQ(pair.a->send_packet(Octets(1421, 0x60)).error().code, EMSGSIZE);
+  EXPECT_EQ(pair.a->send_packet({}).error().code, EINVAL);
+  EXPECT_EQ(pair.a->send_packet(text("no packet")).error().code, EINVAL);
+  const std::vector<Datagram> burst{{pair.ab, largest}, {pair.ab, larger}, {pair.ab, largest}};
+  const Result<std::size_t> taken = pair.a->send(burst);
+  ASSERT_TRUE(taken);
+  EXPECT_EQ(*taken, 1u);
+  std::size_t length = 0;
+  ASSERT_TRUE(pair.until([&] {
+    pair.b->receive([&](const Received& in) { length = in.octets.size(); });
+    return length != 0;
+  }));
+  EXPECT_EQ(length, largest.size());
+}
+
+// Goal: bad keys, endpoints and options are refused in words, and leave the node as it was.
+TEST(EmbedNode, WhatCannotBeIsRefusedInWords) {
+  auto node = open();
+  EXPECT_EQ(node->add_peer("not a key").error().what, "public key: expected 44 characters of base64");
+  const std::string other = open()->key_text();
+  EXPECT_EQ(node->add_peer(other, "somewhere").error().what, "endpoint: expected address:port or [address]:port");
+  EXPECT_EQ(node->add_peer(node->key()).error().code, EINVAL);
+  EXPECT_EQ(node->add_peer(PublicKey{}).error().code, EINVAL) << "zero is a point of low order";
+  EXPECT_EQ(node->peers(), 0u);
+  EXPECT_EQ(node->send(NodePeer{}, text("x")).error().code, ENOENT);
+  const auto code = [](NodeOptions options) { return Node::open(std::move(options)).error().code; };
+  EXPECT_EQ(code({.ipv4 = false, .ipv6 = false}), EINVAL);
+  EXPECT_EQ(code({.workers = 65}), EINVAL);
+  EXPECT_EQ(code({.mtu = 100}), EINVAL);
+  EXPECT_EQ(code({.peers = 0}), EINVAL);
+  EXPECT_EQ(code({.queue = 100}), EINVAL);
+  EXPECT_EQ(code({.buffers = 10}), EINVAL);
+  EXPECT_EQ(code({.listen_port = node->port()}), EADDRINUSE);
+}
+
+// Goal: the number of peers is bounded, and removing one makes room.
+TEST(EmbedNode, PeersAreBounded) {
+  auto node = open({.peers = 2});
+  std::vector<std::unique_ptr<Node>> others;
+  for (int i = 0; i < 3; ++i) others.push_back(open());
+  ASSERT_TRUE(node->add_peer(others[0]->key()));
+  ASSERT_TRUE(node->add_peer(others[1]->key()));
+  ASSERT_TRUE(node->add_peer(others[1]->key())) << "known already";
+  EXPECT_EQ(node->add_peer(others[2]->key()).error().code, ENOSPC);
+  ASSERT_TRUE(node->remove_peer(others[0]->key()));
+  EXPECT_TRUE(node->add_peer(others[2]->key()));
+}
+
+// Goal: the derivation of addresses is what the README says, for ever.
+// Method: recomputed by another program (Python's hashlib) for the key whose octets are 0..31.
+TEST(EmbedNode, AnAddressFollowsFromItsKey) {
+  PublicKey key;
+  for (std::size_t i = 0; i < key.octets.size(); ++i) key.octets[i] = static_cast<std::uint8_t>(i);
+  EXPECT_EQ(to_text(address_of(key)), "fdf3:1e7d:94a4:4bd2:9d1f:dad5:685:b1b");
+  auto node = open();
+  EXPECT_EQ(node->address(), address_of(node->key()));
+}
+
+// Goal: no peer that comes back after a restart of the other side waits for minutes.
+// Method: b restarts with its key and port; a's next datagrams lead to a new handshake by b's keepalive.
+TEST(EmbedNode, ARestartedNodeIsFoundAgain) {
+  Pair pair{0};
+  ASSERT_TRUE(pair.a->send(pair.ab, text("one")));
+  std::size_t received = 0;
+  const auto count = [&](const Received&) { ++received; };
+  ASSERT_TRUE(pair.until([&] { return pair.b->receive(count), received == 1; }));
+  NodeOptions again;
+  again.private_key = pair.b->private_key();
+  again.listen_port = pair.b->port();
+  pair.b->close();
+  pair.b = open(std::move(again));
+  ASSERT_TRUE(pair.b->add_peer(pair.a->key(), {.endpoint = loopback(*pair.a), .keepalive_s = 25}));
+  ASSERT_TRUE(pair.until([&] {
+    static_cast<void>(pair.a->send(pair.ab, text("two")));
+    return pair.b->receive(count), received >= 2;
+  }));
+}
+
+// Goal: threads of the application may send, receive and configure at the same time.
+// Method: two senders, one receiver, one that adds and removes other peers, over nodes with two workers each.
+TEST(EmbedNode, ThreadsOfTheApplicationShareANode) {
+  Pair pair{2};
+  std::atomic<bool> stop{false};
+  std::atomic<std::size_t> received{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i)
+    threads.emplace_back([&] {
+      while (!stop.load()) {
+        if (!pair.a->send(pair.ab, text("from a thread"))) std::this_thread::yield();
+      }
+    });
+  threads.emplace_back([&] {
+    while (!stop.load()) {
+      static_cast<void>(!pair.b->wait(10ms));
+      received += pair.b->receive([&](const Received& in) { EXPECT_EQ(in.from.key, pair.a->key()); }, 1000);
+    }
+  });
+  threads.emplace_back([&] {
+    PublicKey key = pair.b->key();
+    while (!stop.load()) {
+      key.octets[0] ^= 1;
+      if (key == pair.b->key()) continue;
+      static_cast<void>(!pair.a->add_peer(key));
+      static_cast<void>(!pair.a->remove_peer(key));
+      static_cast<void>(pair.a->stats());
+    }
+  });
+  const auto end = SteadyClock::now() + std::chrono::seconds{10};
+  while (received.load() < 2000 && SteadyClock::now() < end) std::this_thread::sleep_for(std::chrono::milliseconds{5});
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_GE(received.load(), 2000u);
+}
+
+}  // namespace
+}  // namespace wireplane
