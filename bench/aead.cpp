@@ -4,7 +4,8 @@
 //   aead/seal/<kernel>/<size>              batch 32, 32 distinct keys, in place, warm
 //   aead/seal/<kernel>/<size>/batch<n>     n = 1 .. 64
 //   aead/seal/<kernel>/<size>/cold         buffers from a pool larger than L2
-//   aead/seal/<kernel>/<size>/lone         one packet after a pause of other (scalar) work
+//   aead/seal/<kernel>/<size>/paused       a burst of 32 after 1 ms of scalar work: what a lightly loaded worker sees
+//   aead/port_limit/<size>                 what the vector pipes alone would need (aead_port_limit.cpp)
 // <size>: octets, or imix (7:4:1 of 64, 576, 1420), or uniform (64..1420). Rivals: ipsec_mb (burst interface),
 // ipsec_mb_job (job interface), ipsec_mb_avx2 (the same without
 // AVX-512), openssl, portable (libsodium).
@@ -215,6 +216,26 @@ void open_bench(benchmark::State& state, const AeadKernels& kernels, const Load&
   if (good != static_cast<std::size_t>(state.iterations())) state.SkipWithError("a packet was refused");
 }
 
+// Burst, then scalar work for a while, and so on; only the bursts are timed, and their median counts. Wide registers
+// may be powered down or run at half rate after a pause.
+void paused_bench(benchmark::State& state, const AeadKernels& kernels, const Load& load, std::size_t batch) {
+  constexpr std::uint64_t kPauseCycles = 2'000'000;  // TSC
+  Pool pool{load, batch, kernels, true};
+  std::vector<double> took_ns;
+  for (auto _ : state) {
+    const std::uint64_t pause = __rdtsc();
+    std::uint64_t scalar = pause;
+    while (__rdtsc() - pause < kPauseCycles) benchmark::DoNotOptimize(scalar = scalar * 3 + 1);
+    const std::uint64_t begin = __rdtsc();
+    kernels.seal(pool.seals().data(), batch);
+    took_ns.push_back(static_cast<double>(__rdtsc() - begin) / Meter::tsc_per_ns());
+    state.SetIterationTime(1e-9 * took_ns.back());
+  }
+  std::nth_element(took_ns.begin(), took_ns.begin() + static_cast<std::ptrdiff_t>(took_ns.size() / 2), took_ns.end());
+  const auto packets = static_cast<double>(batch);
+  Meter::set(state, took_ns[took_ns.size() / 2], packets, pool.mean_octets() * packets);
+}
+
 // How many packets lie ready. Warm: as many as make the load's mean right, but within L2 by far. Cold: 64 MiB.
 std::size_t warm_packets(const Load& load, std::size_t batch) {
   return load.sizes.size() == 1 ? batch : std::max<std::size_t>(batch, load.sizes.size() / batch * batch);
@@ -247,6 +268,11 @@ void add_all(const AeadKernels& kernels) {
     for (const std::size_t batch : {1, 2, 4, 8, 16, 64})
       add(kernels, load, batch, false, "/batch" + std::to_string(batch));
     add(kernels, load, 32, true, "/cold");
+    const std::string paused = std::string{"aead/seal/"} + kernels.name + "/" + load.name + "/paused";
+    benchmark::RegisterBenchmark(paused.c_str(),
+                                 [&kernels, load](benchmark::State& state) { paused_bench(state, kernels, load, 32); })
+        ->UseManualTime()
+        ->Iterations(100);
   }
 }
 

@@ -19,24 +19,19 @@ namespace wireplane::bench {
 class Meter {
  public:
   void report(benchmark::State& state, double packets, double octets) const {
-    const double elapsed = thread_ns() - start_ns_;
-    const double cycles = elapsed * tsc_per_ns();
-    const double total = packets * static_cast<double>(state.iterations());
-    if (total == 0) return;
-    state.counters["ns_per_packet"] = elapsed / total;
-    state.counters["cycles_per_packet"] = cycles / total;
-    state.counters["Mpps"] = 1e3 * total / elapsed;
-    const double all_octets = octets * static_cast<double>(state.iterations());  // 0 for empty packets: still reported
-    state.counters["cycles_per_byte"] = all_octets > 0 ? cycles / all_octets : 0;
-    state.counters["Gbit/s"] = 8 * all_octets / elapsed;
-    state.SetItemsProcessed(static_cast<std::int64_t>(total));
+    const auto iterations = static_cast<double>(state.iterations());
+    set(state, thread_ns() - start_ns_, packets * iterations, octets * iterations);
   }
-
- private:
-  static double thread_ns() {
-    timespec now{};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return 1e9 * static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec);
+  // For benches that time themselves: nanoseconds, packets and octets of the whole run.
+  static void set(benchmark::State& state, double ns, double packets, double octets) {
+    if (packets == 0) return;
+    const double cycles = ns * tsc_per_ns();
+    state.counters["ns_per_packet"] = ns / packets;
+    state.counters["cycles_per_packet"] = cycles / packets;
+    state.counters["Mpps"] = 1e3 * packets / ns;
+    state.counters["cycles_per_byte"] = octets > 0 ? cycles / octets : 0;  // 0 for empty packets: still reported
+    state.counters["Gbit/s"] = 8 * octets / ns;
+    state.SetItemsProcessed(static_cast<std::int64_t>(packets));
   }
   static double tsc_per_ns() {  // measured once, over 20 ms
     static const double rate = [] {
@@ -49,6 +44,13 @@ class Meter {
       return static_cast<double>(to - from) / wall.count();
     }();
     return rate;
+  }
+
+ private:
+  static double thread_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return 1e9 * static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec);
   }
 
   double start_ns_ = thread_ns();
