@@ -29,6 +29,7 @@ std::optional<Instant> since(const std::atomic<std::int64_t>& noted, Duration wa
 }
 
 std::optional<Instant> no_answer_due(const Peer& peer) {
+  if (seeded_fault(46)) return std::nullopt;
   return since(peer.state->send.unanswered_since, kKeepaliveTimeout + kRekeyTimeout + peer.answer_jitter);
 }
 
@@ -106,7 +107,7 @@ void Device::run_timers_of(Peer& peer) {
   if (due(peer.retry_at)) {
     peer.retry_at.reset();
     // The route that our source address was learned on may be the trouble (P37).
-    if (peer.endpoint && !(peer.endpoint->local.none() && peer.endpoint->interface == 0)) {
+    if (peer.endpoint && !(peer.endpoint->local.none() && peer.endpoint->interface == 0) && !seeded_fault(37)) {
       Endpoint forgetful = *peer.endpoint;
       forgetful.local = {};
       if (!forgetful.remote.is_v6()) forgetful.interface = 0;
@@ -117,7 +118,7 @@ void Device::run_timers_of(Peer& peer) {
     else
       initiate(peer, true);
   }
-  if (due(no_answer_due(peer)) && !seeded_fault(46)) {
+  if (due(no_answer_due(peer))) {
     state.send.unanswered_since.store(0, std::memory_order_relaxed);
     peer.answer_jitter = jitter();
     initiate(peer, false);

@@ -224,7 +224,8 @@ void Worker::heard(Session& session, PeerState& peer, bool data) {
     arm_timers(peer);
   }
   // P44: an initiator whose key is about to end while it only receives asks for a new one, once.
-  if (session.initiator && session.age(now_) >= kRejectAfterTime - kKeepaliveTimeout - kRekeyTimeout &&
+  if ((session.initiator || seeded_fault(44)) &&
+      session.age(now_) >= kRejectAfterTime - kKeepaliveTimeout - kRekeyTimeout &&
       !session.rekey_asked_late.load(std::memory_order_relaxed)) {
     session.rekey_asked_late.store(true, std::memory_order_relaxed);
     want_handshake(peer);
