@@ -6,6 +6,7 @@
 #include <chrono>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "dataplane/port.h"
 
@@ -58,6 +59,31 @@ struct TestWorker {
     return sum;
   }
 };
+
+// How many packets a second one thread sends through one port and receives from another, in bursts, for about a second.
+template <class Worker>
+double packets_per_second(Worker& worker, Port& out, Port& in, std::size_t length, const Endpoint* to = nullptr) {
+  std::uint64_t received = 0;
+  const auto begin = std::chrono::steady_clock::now();
+  auto end = begin;
+  do {
+    for (int round = 0; round < 64; ++round) {
+      for (std::size_t i = 0; i < kReceiveBurst; ++i) {
+        Packet packet;
+        if (!worker.context.make(packet, length)) break;
+        packet.to = to;
+        worker.burst.add(packet);
+      }
+      static_cast<void>(out.send(worker.burst, worker.context));
+      in.receive(worker.burst, worker.context);
+      received += worker.burst.size();
+      for (Packet& packet : worker.burst) worker.context.release(packet);
+      worker.burst.clear();
+    }
+    end = std::chrono::steady_clock::now();
+  } while (end - begin < std::chrono::seconds{1});
+  return static_cast<double>(received) / std::chrono::duration<double>(end - begin).count();
+}
 
 inline Endpoint endpoint_of(const Address& address, std::uint16_t port) {
   Endpoint e;

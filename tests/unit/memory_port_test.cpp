@@ -170,5 +170,17 @@ TEST(MemoryPort, CarriesBetweenTwoThreadsInOrder) {
   EXPECT_EQ(got.load(), kCount);
 }
 
+// Not a test: what one core carries to another engine, for drivers/README.md.
+TEST(MemoryPort, DISABLED_Speed) {
+  for (const std::size_t length : {std::size_t{96}, std::size_t{1452}}) {
+    MemoryNetwork network;
+    auto a = network.attach({v4(1)}), b = network.attach({v4(2)}, 2000);
+    TestWorker w;
+    const Endpoint to = endpoint_of(v4(2), 2000);
+    const double rate = packets_per_second(w, a->queue(0), b->queue(0), length, &to);
+    std::printf("memory %4zu octets: %.2f Mpps, %.0f ns a packet, out and in\n", length, rate / 1e6, 1e9 / rate);
+  }
+}
+
 }  // namespace
 }  // namespace wireplane

@@ -285,5 +285,26 @@ TEST(TunPort, RefusesSenselessOptions) {
   EXPECT_NE(taken.error().what.find("lo"), std::string::npos) << taken.error().what;
 }
 
+// Not a test: what one core writes to the kernel's stack (which counts and drops it), for drivers/README.md.
+TEST(TunPort, DISABLED_Speed) {
+  WG_OWN_NETWORK_OR_SKIP(net);
+  for (const std::size_t length : {std::size_t{96}, std::size_t{1420}}) {
+    TestWorker w;
+    auto device = open_or_fail({.name = "wgtest0"});
+    std::uint64_t sent = 0;
+    const auto begin = std::chrono::steady_clock::now();
+    auto end = begin;
+    for (; end - begin < std::chrono::seconds{1}; end = std::chrono::steady_clock::now()) {
+      for (std::size_t i = 0; i < kReceiveBurst; ++i) {
+        w.put(std::vector<std::uint8_t>(length, 0x45));
+        store_be16(w.burst[i].data + 2, static_cast<std::uint16_t>(length));
+      }
+      sent += device->queue(0).send(w.burst, w.context);
+    }
+    const double rate = static_cast<double>(sent) / std::chrono::duration<double>(end - begin).count();
+    std::printf("tun %4zu octets: %.2f Mpps, %.0f ns a packet, in to the host\n", length, rate / 1e6, 1e9 / rate);
+  }
+}
+
 }  // namespace
 }  // namespace wireplane

@@ -395,5 +395,19 @@ TEST(UdpPort, RefusesSenselessOptions) {
   EXPECT_NE(refused.error().what.find("IPv6"), std::string::npos);
 }
 
+// Not a test: what one core carries through loopback and back, for drivers/README.md.
+TEST(UdpPort, DISABLED_Speed) {
+  WG_OWN_NETWORK_OR_SKIP(net);
+  for (const bool six : {false, true})
+    for (const std::size_t length : {std::size_t{96}, std::size_t{1452}}) {
+      TestWorker w;
+      auto a = open_or_fail({}), b = open_or_fail({});
+      const Endpoint to = endpoint_of(six ? kLoopback6 : kLoopback4, b->listen_port());
+      const double rate = packets_per_second(w, a->queue(0), b->queue(0), length, &to);
+      std::printf("udp (IPv%d loopback) %4zu octets: %.3f Mpps, %.0f ns a packet, out and in\n", six ? 6 : 4, length,
+                  rate / 1e6, 1e9 / rate);
+    }
+}
+
 }  // namespace
 }  // namespace wireplane
