@@ -131,7 +131,7 @@ class Node {
   // With workers = 0: receives, sends, keeps time; at most about a millisecond, then fd() is readable again. With
   // threads: takes notice. Both: events are told. Returns how many packets wait to be received.
   Result<std::size_t> process();
-  // Sleeps until fd() is readable, at most so long, and processes.
+  // Processes and sleeps until there is something to receive, or an event, at most so long.
   Result<std::size_t> wait(Duration at_most);
   [[nodiscard]] bool next_event(NodeEvent& event);
 

@@ -83,11 +83,23 @@ Result<std::size_t> Node::process() {
   return s.waiting();
 }
 
+// What woke us may have been for the node alone (a handshake, a timer, what send() left): then we sleep on.
 Result<std::size_t> Node::wait(Duration at_most) {
-  pollfd polled{fd(), POLLIN, 0};
-  const timespec most = timespec_of(state_->waiting() != 0 ? Duration{0} : std::max(at_most, Duration{0}));
-  ::ppoll(&polled, 1, &most, nullptr);
-  return process();
+  State& s = *state_;
+  const auto news = [&s] {
+    const std::lock_guard lock{s.events_mutex};
+    return s.events_told;
+  };
+  const Instant end = engine_clock() + std::clamp(at_most, Duration{0}, Duration{24h});
+  const std::uint64_t before = news();
+  for (;;) {
+    Result<std::size_t> waiting = process();
+    const Duration left = end - engine_clock();
+    if (!waiting || *waiting != 0 || news() != before || left <= Duration{0}) return waiting;
+    pollfd polled{fd(), POLLIN, 0};
+    const timespec most = timespec_of(left);
+    ::ppoll(&polled, 1, &most, nullptr);
+  }
 }
 
 // Steps until nothing is left to do, a millisecond is over, or the application has to receive first.
@@ -188,15 +200,17 @@ void Node::State::take_event(const PeerView& view, const char* what) {
       ++events_lost;
     }
     events.push_back(event);
+    ++events_pushed;
   }
   notify();
 }
 
 void Node::State::tell_events() {
-  if (!options.on_event) return;
   std::deque<NodeEvent> told;
   {
     const std::lock_guard lock{events_mutex};
+    events_told = events_pushed;
+    if (!options.on_event) return;
     told.swap(events);
   }
   for (const NodeEvent& event : told) options.on_event(event);

@@ -61,10 +61,10 @@ struct Node::State {
   std::size_t peer_count = 0;
   std::mutex events_mutex;
   std::deque<NodeEvent> events;
-  std::uint64_t events_lost = 0;
-  std::atomic<std::uint64_t> malformed{0}, from_nobody{0};         // dropped in receive()
-  std::array<std::uint64_t, kDropCount> drops_of_closed_device{};  // guarded by control
-  std::atomic<unsigned> next_port{0};                              // receive() begins with another worker each time
+  std::uint64_t events_lost = 0, events_pushed = 0, events_told = 0;  // told: pushed before the last process()
+  std::atomic<std::uint64_t> malformed{0}, from_nobody{0};            // dropped in receive()
+  std::array<std::uint64_t, kDropCount> drops_of_closed_device{};     // guarded by control
+  std::atomic<unsigned> next_port{0};                                 // receive() begins with another worker each time
 
   [[nodiscard]] bool threaded() const { return options.workers != 0; }
   [[nodiscard]] unsigned worker_count() const { return threaded() ? options.workers : 1; }

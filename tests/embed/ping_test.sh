@@ -24,9 +24,9 @@ ulimit -v 1048576
 pipes=$(mktemp -d)
 trap 'rm -rf "$pipes"' EXIT
 mkfifo "$pipes/a" "$pipes/b"
-"$@" <"$pipes/b" >"$pipes/a" 2>"$pipes/heard_a" &
+"$@" >"$pipes/a" <"$pipes/b" 2>"$pipes/heard_a" &  # the order of opening matters: each waits for its other end
 first=$!
 "$@" <"$pipes/a" >"$pipes/b" 2>"$pipes/heard_b" && second=0 || second=$?
 wait $first && first=0 || first=$?
 echo "user $(id -u), address space $(ulimit -v) KiB: exit $first and $second, heard $(grep -c ping "$pipes/heard_a") and $(grep -c ping "$pipes/heard_b")"
-[ $first = 0 ] && [ $second = 0 ]
+[ $first = 0 ] && [ $second = 0 ] || { cat "$pipes/heard_a" "$pipes/heard_b"; exit 1; }

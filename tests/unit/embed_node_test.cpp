@@ -233,6 +233,19 @@ TEST_P(BothWays, AClosedNodeSaysSo) {
   EXPECT_EQ(::poll(&polled, 1, 0), 1);
 }
 
+// Goal: whoever waits sleeps as long as he asked for, whatever the node itself has to do meanwhile.
+// Method: handshakes towards a peer that does not answer, and packets that wait for it.
+TEST_P(BothWays, WaitingIsForTheApplicationsNewsAlone) {
+  Pair pair{GetParam()};
+  pair.b->close();
+  ASSERT_TRUE(pair.a->send(pair.ab, text("nobody is there")));
+  const auto begun = SteadyClock::now();
+  const Result<std::size_t> waited = pair.a->wait(60ms);
+  ASSERT_TRUE(waited);
+  EXPECT_EQ(*waited, 0u);
+  EXPECT_GE(SteadyClock::now() - begun, std::chrono::milliseconds{59});
+}
+
 // Goal: back-pressure is visible, and nothing is lost to it.
 // Method: a node that nobody drives takes as many as its queue has places, says EAGAIN, and goes on when it is driven.
 TEST(EmbedNode, AFullQueueSaysSoAndGoesOnWhenItIsDriven) {
