@@ -20,7 +20,7 @@ Device::Device(Engine& engine, OuterDevice* outer, Entropy& entropy, Now now, Op
       now_{now},
       indices_{engine, entropy},
       sessions_owned_(engine.workers()),
-      limiter_{entropy},
+      limiter_{entropy, options_.rate_limited_sources},
       under_load_until_{now.engine},
       late_orders_(engine.workers()) {}
 

@@ -40,6 +40,7 @@ class Device final : public Configurable {
   struct Options {
     std::function<void(const KeylogEntry&)> keylog;                   // none: secrets leave nowhere
     std::function<void(const PeerView&, const char* what)> on_event;  // "connected", "roamed", "lost": for embedding
+    std::uint32_t rate_limited_sources = RateLimiter::kDefaultCapacity;  // 64 octets each, at construction
   };
 
   // `outer` may be null (no listen port to change: tests). All outlive the device.

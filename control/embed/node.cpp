@@ -50,7 +50,7 @@ Limits limits_of(const NodeOptions& options) {
   limits.buffers = options.buffers == 0 ? fewest_buffers(options) : options.buffers;
   limits.data_room = std::max<std::size_t>(1536, (options.mtu + kDataOverhead + 63) / 64 * 64);
   const std::size_t few = std::bit_ceil(std::clamp<std::size_t>(options.peers / 4, 128, 1024));
-  limits.handshake_ring = few;
+  limits.handshake_ring = 512;  // an eighth of it at once is taken for an attack (P9): not a network that wakes up
   limits.event_ring = few;
   limits.order_ring = few;
   limits.handover_ring = std::clamp<std::size_t>(options.queue, 64, 512);
@@ -130,8 +130,10 @@ Status Node::State::open_device() {
   clamp(private_key);
   device = std::make_unique<Device>(
       *engine, outer.get(), entropy, system_now(),
-      Device::Options{.keylog = {},
-                      .on_event = [this](const PeerView& peer, const char* what) { take_event(peer, what); }});
+      Device::Options{
+          .keylog = {},
+          .on_event = [this](const PeerView& peer, const char* what) { take_event(peer, what); },
+          .rate_limited_sources = static_cast<std::uint32_t>(std::clamp<std::size_t>(2 * options.peers, 256, 65536))});
   DeviceChange identity;
   identity.private_key = private_key.duplicate();
   if (Status applied = device->apply(std::move(identity)); !applied) return applied;
