@@ -40,7 +40,7 @@ std::uint64_t take_numbers(Session& session, std::uint64_t& wanted) {
 // peer, and with Forward = none everything (its kernel and its firewall decide).
 void Worker::for_the_host(Burst& burst) {
   if (burst.empty()) return;
-  find_destinations(burst);
+  find_destinations(burst, 0);
   burst.filter(context_, [this](Packet& packet) {
     const auto& ours = settings_->host_addresses;
     const bool is_ours =
@@ -56,15 +56,17 @@ void Worker::for_the_host(Burst& burst) {
 }
 
 // Whose the inner destinations are, and what the rest of the way out will touch of these peers and of their sessions.
-void Worker::find_destinations(Burst& burst) {
-  look_up(burst, destination_octets);
-  std::size_t i = 0;
-  for (Packet& packet : burst) {
+// From packet `first` on.
+void Worker::find_destinations(Burst& burst, std::size_t first) {
+  look_up(burst, first, destination_octets);
+  const std::span<Packet> packets{burst.begin() + first, burst.end()};
+  std::size_t i = first;
+  for (Packet& packet : packets) {
     const std::uint32_t slot = slots_[i++];
     packet.peer = slot == kNoPeer ? nullptr : &engine_.peer(PeerSlot{slot});
     __builtin_prefetch(packet.peer);
   }
-  for (const Packet& packet : burst) {
+  for (const Packet& packet : packets) {
     if (packet.peer == nullptr) continue;
     __builtin_prefetch(&packet.peer->send, 1);
     __builtin_prefetch(&packet.peer->receive, 1);
@@ -84,6 +86,24 @@ void Worker::send_to_host() {
   for (const Packet& packet : host_) octets += packet.length;
   link_.counters.inner_out_octets.add(octets);
   link_.counters.inner_out.add(inner_->send(host_, context_));
+}
+
+// The host's packets, or the application's, join what peers sent to each other.
+void Worker::join_from_host(Burst& burst) {
+  if (inner_ == nullptr) return;
+  const std::size_t first = burst.size();
+  inner_->receive(burst, context_);
+  if (burst.size() == first) return;
+  burst.filter(context_, [this](Packet& packet) {
+    if (packet.from_peer != nullptr) return Drop::kNone;
+    packet.origin = Origin::kHost;
+    link_.counters.inner_in.add(1);
+    link_.counters.inner_in_octets.add(packet.length);
+    const std::size_t length = inner_length(packet.data, packet.length);
+    packet.length = static_cast<std::uint32_t>(length);
+    return length == 0 ? Drop::kInnerMalformed : Drop::kNone;
+  });
+  find_destinations(burst, first);
 }
 
 void Worker::route(Burst& burst) {
@@ -126,15 +146,7 @@ bool Worker::may_forward(const PeerState& from, const PeerState& to) const {
 }
 
 Drop Worker::route_from_host(Packet& packet) {
-  packet.origin = Origin::kHost;
-  link_.counters.inner_in.add(1);
-  link_.counters.inner_in_octets.add(packet.length);
-  const std::size_t length = inner_length(packet.data, packet.length);
-  if (length == 0) return Drop::kInnerMalformed;
-  packet.length = static_cast<std::uint32_t>(length);
-  const std::optional<PeerSlot> to = engine_.routes().lookup(destination_of(packet.data));
-  if (!to) return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoRoute);  // P38: ENOKEY
-  packet.peer = &engine_.peer(*to);
+  if (packet.peer == nullptr) return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoRoute);  // P38: ENOKEY
   packet.to = packet.peer->endpoint.load(std::memory_order_acquire);
   if (packet.to == nullptr)
     return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoEndpoint);  // P38: EDESTADDRREQ

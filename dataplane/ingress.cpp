@@ -127,7 +127,7 @@ void Worker::open(Burst& burst) {
 
 void Worker::accept(Burst& burst) {
   burst.filter(context_, [&](Packet& packet) { return accept_one(packet); });
-  look_up(burst, source_octets);
+  look_up(burst, 0, source_octets);
   std::size_t i = 0;
   burst.filter(context_, [&](Packet& packet) {  // P36: whose the source is by longest prefix over the whole device
     const bool allowed = slots_[i++] == packet.from_peer->id.slot.raw() || seeded_fault(36);
@@ -135,10 +135,10 @@ void Worker::accept(Burst& burst) {
   });
 }
 
-// slots_[i] becomes the peer to whom the address of packet i belongs, or kNoPeer.
-void Worker::look_up(Burst& burst, const std::uint8_t* (*address_of)(const std::uint8_t* ip)) {
-  std::size_t v4 = 0, v6 = 0, i = 0;
-  for (const Packet& packet : burst) {
+// slots_[i] becomes the peer to whom the address of packet i belongs, or kNoPeer; from packet `first` on.
+void Worker::look_up(Burst& burst, std::size_t first, const std::uint8_t* (*address_of)(const std::uint8_t* ip)) {
+  std::size_t v4 = 0, v6 = 0, i = first;
+  for (const Packet& packet : std::span<Packet>{burst.begin() + first, burst.end()}) {
     Lookups& family = is_ipv4(packet.data) ? v4_ : v6_;
     std::size_t& count = is_ipv4(packet.data) ? v4 : v6;
     family.addresses[count] = address_of(packet.data);

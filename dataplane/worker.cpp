@@ -34,10 +34,10 @@ Work Worker::step(Instant now) {
   open(burst_);                      // 4  all tags, all plaintexts, one kernel call
   accept(burst_);                    // 5  replay, roaming, inner packet, allowed IPs: authenticated input only
   for_the_host(burst_);              // 6  what is ours to deliver leaves; what may be forwarded stays in the burst
-  if (inner_ != nullptr) inner_->receive(burst_, context_);  // 7  and what the host or the application brings joins it
-  route(burst_);                                             // 8  policy, TTL, MTU, inner destination -> peer
-  choose_sessions(burst_);  // 9  peer -> its sending session; without one the packet waits
-  transmit(burst_);         // 10 numbers drawn last, one kernel call, out; the rest is counted and recycled
+  join_from_host(burst_);            // 7  and what the host or the application brings joins it
+  route(burst_);                     // 8  policy, TTL, MTU, inner destination -> peer
+  choose_sessions(burst_);           // 9  peer -> its sending session; without one the packet waits
+  transmit(burst_);                  // 10 numbers drawn last, one kernel call, out; the rest is counted and recycled
 
   settings_ = nullptr;
   engine_.grace().offline(number_);  //    no pointer outlives its step, so control may free

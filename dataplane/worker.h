@@ -58,7 +58,7 @@ class Worker {
   void open(Burst& burst);
   void accept(Burst& burst);
   Drop accept_one(Packet& packet);
-  void look_up(Burst& burst, const std::uint8_t* (*address_of)(const std::uint8_t* ip));
+  void look_up(Burst& burst, std::size_t first, const std::uint8_t* (*address_of)(const std::uint8_t* ip));
   void confirm(Session& session, PeerState& peer);
   void follow(Session& session, PeerState& peer, const Packet& packet);
   void heard(Session& session, PeerState& peer, bool data);
@@ -66,7 +66,8 @@ class Worker {
 
   // egress.cpp
   void for_the_host(Burst& burst);
-  void find_destinations(Burst& burst);
+  void find_destinations(Burst& burst, std::size_t first);
+  void join_from_host(Burst& burst);
   void send_to_host();
   void route(Burst& burst);
   Drop route_relayed(Packet& packet);
