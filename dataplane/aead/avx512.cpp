@@ -80,7 +80,7 @@ constexpr u32 kLanes = 16;     // ChaCha20 blocks in one pass
 constexpr u32 kTag = 16;
 constexpr u32 kLong = 2048;        // from here on the cache holds a pair of packets between cipher and tags, not eight
 constexpr u32 kAcrossAtLeast = 5;  // packets, and
-constexpr u32 kScalarLongest = 192;  // octets of a lone packet, where scalar Poly1305 beats eight strands
+constexpr u32 kScalarLongest = 224;  // octets of a lone packet, where scalar Poly1305 beats eight strands
 constexpr u32 kSoloSpread = 256;     // octets by which two packets differ, where each alone beats the pair
 constexpr u32 kAcrossLongest = 512;  // octets, where Poly1305 across packets beats strands: measured, README.md
 
@@ -112,7 +112,8 @@ struct Lanes {
 struct alignas(64) Group {
   Packet packet[kMaxGroup];
   u32 count;
-  bool deep;  // a callee with a large frame ran: there is more to forget
+  bool powers;  // power[] and sum[] were used
+  bool deep;    // a callee with a large frame ran: there is more to forget
   Lanes lanes[2];
   alignas(64) u32 sort_key[kMaxGroup];
   alignas(64) u32 sort_rank[kMaxGroup];
@@ -205,14 +206,17 @@ INLINE void transpose(Vector x[16]) {
 }
 
 // The initial state of sixteen blocks, a word a register.
+template <bool constants>
 INLINE void start_vertical(const Group& group, const Lanes& lanes, Vector start[16]) {
   const Vector who = _mm512_load_si512(lanes.packet);
-  for (int i = 0; i < 4; ++i) start[i] = _mm512_set1_epi32(static_cast<int>(kSigma[i]));
+  if (constants) {
+    for (int i = 0; i < 4; ++i) start[i] = _mm512_set1_epi32(static_cast<int>(kSigma[i]));
+    start[13] = _mm512_setzero_si512();
+  }
   for (int i = 0; i < 8; ++i) {
     start[4 + i] = _mm512_permutex2var_epi32(load(&group.key[i][0]), who, load(&group.key[i][16]));
   }
   start[12] = _mm512_load_si512(lanes.block);
-  start[13] = _mm512_setzero_si512();
   for (int i = 0; i < 2; ++i) {
     start[14 + i] = _mm512_permutex2var_epi32(load(&group.counter[i][0]), who, load(&group.counter[i][16]));
   }
@@ -221,7 +225,7 @@ INLINE void start_vertical(const Group& group, const Lanes& lanes, Vector start[
 // Sixteen blocks; x[w] holds word w of each.
 INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[16]) {
   Vector start[16];
-  start_vertical(group, lanes, start);
+  start_vertical<true>(group, lanes, start);
   for (int i = 0; i < 16; ++i) x[i] = start[i];
   for (int i = 0; i < 10; ++i) {
     quarter_round(x[0], x[4], x[8], x[12]);
@@ -251,16 +255,29 @@ INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[1
   WG_XOR(d0, a0) WG_XOR(d1, a1) WG_XOR(d2, a2) WG_XOR(d3, a3)                                                     \
   WG_ROTATE(d0, n) WG_ROTATE(d1, n) WG_ROTATE(d2, n) WG_ROTATE(d3, n)
 #define WG_LOAD(i, at) "vmovdqa64 " #at "(%[state]), %%zmm" #i "\n\t"
-#define WG_STORE(i, at) "vpaddd " #at "(%[state]), %%zmm" #i ", %%zmm" #i "\n\tvmovdqa64 %%zmm" #i ", " #at "(%[state])\n\t"
-#define WG_EACH(F)                                                                                                \
-  F(0, 0) F(1, 64) F(2, 128) F(3, 192) F(4, 256) F(5, 320) F(6, 384) F(7, 448) F(8, 512) F(9, 576) F(10, 640)      \
-  F(11, 704) F(12, 768) F(13, 832) F(14, 896) F(15, 960) F(16, 1024) F(17, 1088) F(18, 1152) F(19, 1216)          \
-  F(20, 1280) F(21, 1344) F(22, 1408) F(23, 1472) F(24, 1536) F(25, 1600) F(26, 1664) F(27, 1728) F(28, 1792)     \
-  F(29, 1856) F(30, 1920) F(31, 1984)
-INLINE void chacha20_of_two(Vector state[32]) {  // the initial states in, the key stream (before transposing) out
+#define WG_ADD_START(i, at) "vpaddd " #at "(%[state]), %%zmm" #i ", %%zmm" #i "\n\t"
+#define WG_STORE(i, at) "vmovdqa64 %%zmm" #i ", " #at "(%[state])\n\t"
+#define WG_CONSTANT(i, at) "vpbroadcastd " #at "(%[sigma]), %%zmm" #i "\n\t"
+#define WG_ADD_CONSTANT(i, at) "vpaddd " #at "(%[sigma])%{1to16%}, %%zmm" #i ", %%zmm" #i "\n\t"
+#define WG_ZERO(i) "vpxord %%zmm" #i ", %%zmm" #i ", %%zmm" #i "\n\t"
+#define WG_FIRST_STATE(F) \
+  F(4, 256) F(5, 320) F(6, 384) F(7, 448) F(8, 512) F(9, 576) F(10, 640) F(11, 704) F(12, 768) \
+  F(14, 896) F(15, 960)
+#define WG_SECOND_STATE(F) \
+  F(20, 1280) F(21, 1344) F(22, 1408) F(23, 1472) F(24, 1536) F(25, 1600) F(26, 1664) F(27, 1728) \
+  F(28, 1792) F(30, 1920) F(31, 1984)
+// In: words 4-12, 14 and 15 of two states at state[0..15] and state[16..31]; words 0-3 and 13 are the same for all and need not
+// be there. Out: the first state's key stream (not transposed) in x, the second's in state[16..31].
+INLINE void chacha20_of_two(Vector state[32], Vector x[16]) {
+  register Vector z0 __asm__("xmm0"), z1 __asm__("xmm1"), z2 __asm__("xmm2"), z3 __asm__("xmm3"), z4 __asm__("xmm4");
+  register Vector z5 __asm__("xmm5"), z6 __asm__("xmm6"), z7 __asm__("xmm7"), z8 __asm__("xmm8"), z9 __asm__("xmm9");
+  register Vector z10 __asm__("xmm10"), z11 __asm__("xmm11"), z12 __asm__("xmm12"), z13 __asm__("xmm13");
+  register Vector z14 __asm__("xmm14"), z15 __asm__("xmm15");
   int rounds = 10;
   __asm__ volatile(
-      WG_EACH(WG_LOAD)
+      WG_CONSTANT(0, 0) WG_CONSTANT(1, 4) WG_CONSTANT(2, 8) WG_CONSTANT(3, 12)
+      WG_CONSTANT(16, 0) WG_CONSTANT(17, 4) WG_CONSTANT(18, 8) WG_CONSTANT(19, 12) WG_ZERO(13) WG_ZERO(29)
+      WG_FIRST_STATE(WG_LOAD) WG_SECOND_STATE(WG_LOAD)
       ".p2align 5\n1:\n\t"
       WG_STEP(16, 0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15)
       WG_STEP(16, 16, 17, 18, 19, 20, 21, 22, 23, 28, 29, 30, 31)
@@ -279,14 +296,20 @@ INLINE void chacha20_of_two(Vector state[32]) {  // the initial states in, the k
       WG_STEP(7, 10, 11, 8, 9, 15, 12, 13, 14, 5, 6, 7, 4)
       WG_STEP(7, 26, 27, 24, 25, 31, 28, 29, 30, 21, 22, 23, 20)
       "dec %[rounds]\n\tjnz 1b\n\t"
-      WG_EACH(WG_STORE)
-      : [rounds] "+r"(rounds)
-      : [state] "r"(state)
-      : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
-        "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23",
-        "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
+      WG_ADD_CONSTANT(16, 0) WG_ADD_CONSTANT(17, 4) WG_ADD_CONSTANT(18, 8) WG_ADD_CONSTANT(19, 12)
+      WG_SECOND_STATE(WG_ADD_START)
+      WG_STORE(16, 1024) WG_STORE(17, 1088) WG_STORE(18, 1152) WG_STORE(19, 1216) WG_STORE(29, 1856)
+      WG_SECOND_STATE(WG_STORE)
+      WG_ADD_CONSTANT(0, 0) WG_ADD_CONSTANT(1, 4) WG_ADD_CONSTANT(2, 8) WG_ADD_CONSTANT(3, 12)
+      WG_FIRST_STATE(WG_ADD_START)
+      : [rounds] "+r"(rounds), "=v"(z0), "=v"(z1), "=v"(z2), "=v"(z3), "=v"(z4), "=v"(z5), "=v"(z6), "=v"(z7), "=v"(z8),
+        "=v"(z9), "=v"(z10), "=v"(z11), "=v"(z12), "=v"(z13), "=v"(z14), "=v"(z15)
+      : [state] "r"(state), [sigma] "r"(kSigma)
+      : "memory", "cc", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26",
+        "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
+  const Vector all[16] = {z0, z1, z2, z3, z4, z5, z6, z7, z8, z9, z10, z11, z12, z13, z14, z15};
+  for (int i = 0; i < 16; ++i) x[i] = all[i];
 }
-
 // clang-format on
 
 // 4 * sets blocks, four in the rows of each state (a, b, c, d); x[i] = block i out. Lanes beyond the count repeat lane
@@ -406,8 +429,10 @@ NOINLINE void cipher_edge(const Packet& packet, u32 block, Vector stream) {
   const u32 head = packet.head_length > at ? packet.head_length - at : 0;  // of these, the head's
   const u32 body = packet.body_end > at ? packet.body_end - at : 0;        // and the head's and the body's
   const __mmask64 in_head = first_octets(head), in_body = first_octets(body) & ~in_head;  // beyond: padding, zero
-  Vector text = _mm512_maskz_loadu_epi8(in_body, packet.text + at);
-  if (head != 0) text = _mm512_or_si512(text, _mm512_maskz_loadu_epi8(in_head, packet.head + at));  // it may be null
+  Vector text = _mm512_setzero_si512();
+  if (in_body != 0)
+    text = _mm512_maskz_loadu_epi8(in_body, packet.text + at);  // either may be absent, its pointer null
+  if (head != 0) text = _mm512_or_si512(text, _mm512_maskz_loadu_epi8(in_head, packet.head + at));
   _mm512_mask_storeu_epi8(packet.out + at, first_octets(end), _mm512_xor_si512(text, stream));
 }
 
@@ -468,16 +493,15 @@ NOINLINE void pass(Group& group, const Lanes& lanes) {
 
 NOINLINE void double_pass(Group& group, const Lanes lanes[2]) {
   group.deep = true;
-  Vector state[32];
-  start_vertical(group, lanes[0], state);
-  start_vertical(group, lanes[1], state + 16);
-  chacha20_of_two(state);
-  for (int half = 0; half < 2; ++half) {
-    Vector x[16];
-    for (int i = 0; i < 16; ++i) x[i] = state[16 * half + i];
-    transpose(x);
-    deliver_rows<false, 16>(group, lanes[half], x);
-  }
+  Vector state[32], x[16];
+  start_vertical<false>(group, lanes[0], state);
+  start_vertical<false>(group, lanes[1], state + 16);
+  chacha20_of_two(state, x);
+  transpose(x);
+  deliver_rows<false, 16>(group, lanes[0], x);
+  for (int i = 0; i < 16; ++i) x[i] = state[16 + i];
+  transpose(x);
+  deliver_rows<false, 16>(group, lanes[1], x);
 }
 
 // Everything that was collected. A second pass of up to 8 lanes costs less by rows than as half of a double pass.
@@ -515,13 +539,14 @@ NOINLINE void one_time_keys_of_sixteen(Group& group) {
 NOINLINE void one_time_keys_of_thirty_two(Group& group) {
   group.deep = true;
   Lanes lanes[2];
-  Vector state[32];
+  Vector state[32], x[16];
   for (u32 half = 0; half < 2; ++half) {
     lanes_of_block_zero(lanes[half], half * kLanes);
-    start_vertical(group, lanes[half], state + half * kLanes);
+    start_vertical<false>(group, lanes[half], state + half * kLanes);
   }
-  chacha20_of_two(state);
-  for (u32 half = 0; half < 2; ++half) keep_one_time_keys(group, half * kLanes, state + half * kLanes);
+  chacha20_of_two(state, x);
+  keep_one_time_keys(group, 0, x);
+  keep_one_time_keys(group, kLanes, state + kLanes);
 }
 
 // block_zero of packets [first, first + 8) to one_time.
@@ -594,6 +619,7 @@ struct Product {  // low and high halves, apart until fold()
 INLINE Vector set1(u64 value) { return _mm512_set1_epi64(static_cast<long long>(value)); }
 constexpr u64 kMask44 = (u64{1} << 44) - 1, kMask42 = (u64{1} << 42) - 1;
 constexpr u64 kHighBit = u64{1} << 40;  // 2^128 in limb 2
+constexpr u64 kClampLow = 0x0ffffffc0fffffff, kClampHigh = 0x0ffffffc0ffffffc;
 
 INLINE Factor factor(const Limbs& r) {
   const Vector zero = _mm512_setzero_si512(), twenty = set1(20);
@@ -658,11 +684,14 @@ INLINE void store_limbs(u64 (&to)[3][kMaxGroup], u32 first, const Limbs& x) {
 }
 
 // The powers of packets [first, first + 8).
+INLINE Limbs clamped_r(const Group& group, u32 first) {  // RFC 8439 §2.5
+  return split(_mm512_and_si512(load(&group.one_time[0][first]), set1(kClampLow)),
+               _mm512_and_si512(load(&group.one_time[1][first]), set1(kClampHigh)));
+}
+
 INLINE void powers_of_eight(Group& group, u32 first, bool eighth) {
-  const Vector low =
-      _mm512_and_si512(load(&group.one_time[0][first]), set1(0x0ffffffc0fffffff));  // RFC 8439 §2.5: clamp
-  const Vector high = _mm512_and_si512(load(&group.one_time[1][first]), set1(0x0ffffffc0ffffffc));
-  const Limbs r = split(low, high);
+  group.powers = true;
+  const Limbs r = clamped_r(group, first);
   const Factor by_r = factor(r);
   const Limbs r2 = multiply(r, by_r), r3 = multiply(r2, by_r), r4 = multiply(r2, factor(r2));
   store_limbs(group.power[kR1], first, r);
@@ -685,16 +714,46 @@ INLINE Message message(const u8* text, u32 length, u32 rows) {
   return {text, length, 64 * rows - 16 * poly_blocks(length)};
 }
 INLINE const u8* row_at(const Message& m, u32 i) { return m.text + (static_cast<std::int64_t>(i) * 64 - m.shift); }
-// Any row, with zeros before the beginning and behind the end.
-INLINE Vector edge_row(const Message& m, u32 i) {
-  const u32 before = m.shift > 64 * i ? m.shift - 64 * i : 0;  // octets of this row before the message
+// Which octets of row i there are.
+INLINE __mmask64 row_octets(const Message& m, u32 i) {
+  const u32 before = m.shift > 64 * i ? m.shift - 64 * i : 0;
   const u32 until = m.length + m.shift > 64 * i ? m.length + m.shift - 64 * i : 0;
-  return _mm512_maskz_loadu_epi8(first_octets(until) & ~first_octets(before), row_at(m, i));
+  return first_octets(until) & ~first_octets(before);
 }
+// Any row, with zeros before the beginning and behind the end.
+INLINE Vector edge_row(const Message& m, u32 i) { return _mm512_maskz_loadu_epi8(row_octets(m, i), row_at(m, i)); }
 // The blocks of row i that exist, as bits 0-3.
 INLINE u32 row_blocks(const Message& m, u32 i) {
   const u32 missing = m.shift > 64 * i ? (m.shift - 64 * i) / 16 : 0;
   return missing >= 4 ? 0 : 0xfu & (0xfu << missing);
+}
+
+// --- tags ---
+
+// h mod p, plus s mod 2^128, of packets [first, first + 8).
+INLINE void tags_of_eight(Group& group, u32 first, const Limbs& sum) {
+  const Vector mask44 = set1(kMask44), mask42 = set1(kMask42);
+  Limbs h = carry(sum);
+  // A second round: v0 < 2^44 + 2^21 may carry one, up to v2 = 2^42. Then h - 2^130 < 2^21, and 5 in its place ends it.
+  h.v1 = _mm512_add_epi64(h.v1, _mm512_srli_epi64(h.v0, 44)), h.v0 = _mm512_and_si512(h.v0, mask44);
+  h.v2 = _mm512_add_epi64(h.v2, _mm512_srli_epi64(h.v1, 44)), h.v1 = _mm512_and_si512(h.v1, mask44);
+  h.v0 = _mm512_madd52lo_epu64(h.v0, _mm512_srli_epi64(h.v2, 42), set1(5)), h.v2 = _mm512_and_si512(h.v2, mask42);
+  // Now h < 2^130. h >= p = 2^130 - 5 exactly if h + 5 reaches 2^130; then h + 5 - 2^130 is the result.
+  Limbs g = h;
+  g.v0 = _mm512_add_epi64(g.v0, set1(5));
+  g.v1 = _mm512_add_epi64(g.v1, _mm512_srli_epi64(g.v0, 44)), g.v0 = _mm512_and_si512(g.v0, mask44);
+  g.v2 = _mm512_add_epi64(g.v2, _mm512_srli_epi64(g.v1, 44)), g.v1 = _mm512_and_si512(g.v1, mask44);
+  const __mmask8 reaches = _mm512_cmpgt_epu64_mask(g.v2, mask42);
+  h.v0 = _mm512_mask_mov_epi64(h.v0, reaches, g.v0);
+  h.v1 = _mm512_mask_mov_epi64(h.v1, reaches, g.v1);
+  h.v2 = _mm512_mask_mov_epi64(h.v2, reaches, g.v2);  // bit 42 and above leave below
+  const Vector low = _mm512_or_si512(h.v0, _mm512_slli_epi64(h.v1, 44));
+  const Vector high = _mm512_or_si512(_mm512_srli_epi64(h.v1, 20), _mm512_slli_epi64(h.v2, 24));
+  const Vector tag_low = _mm512_add_epi64(low, load(&group.one_time[2][first]));
+  const Vector sum_high = _mm512_add_epi64(high, load(&group.one_time[3][first]));
+  const __mmask8 carried = _mm512_cmplt_epu64_mask(tag_low, low);
+  store(&group.tag[0][first], tag_low);
+  store(&group.tag[1][first], _mm512_mask_add_epi64(sum_high, carried, sum_high, set1(1)));
 }
 
 // --- Poly1305 across eight packets ---
@@ -719,32 +778,61 @@ INLINE void transpose_rows(const Vector row[8], Vector column[8]) {
   }
 }
 
-// Packets [first, first + 8) of the group; those beyond its count repeat the last, and nobody reads their sums.
+// The last blocks of eight rows (their octets 48-63) to columns, in the order of the packets.
+INLINE void transpose_last_blocks(const Message m[8], u32 i, Vector& low, Vector& high) {
+  const auto four = [&](int k) {
+    const auto block = [&](int packet) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row_at(m[packet], i) + 48));
+    };
+    Vector v = _mm512_castsi128_si512(block(k));
+    v = _mm512_inserti64x2(v, block(k + 2), 1);
+    v = _mm512_inserti64x2(v, block(k + 4), 2);
+    return _mm512_inserti64x2(v, block(k + 6), 3);
+  };
+  const Vector even = four(0), odd = four(1);
+  low = _mm512_unpacklo_epi64(even, odd);
+  high = _mm512_unpackhi_epi64(even, odd);
+}
+
+// Tags of packets [first, first + 8); those beyond the group's count repeat its last, and nobody reads their tags.
 template <bool sealing>
 NOINLINE void poly_across(Group& group, u32 first) {
   group.deep = true;
   Message m[8];
-  u32 rows = 0, shortest = ~0u;
-  for (u32 k = 0; k < 8; ++k) {
-    const Packet& packet = group.packet[first + k < group.count ? first + k : group.count - 1];
-    const u32 n = poly_blocks(packet.length);
-    rows = n > 4 * rows ? (n + 3) / 4 : rows;
-    shortest = n < shortest ? n : shortest;
-    m[k] = {sealing ? packet.out : packet.text, packet.length, 16 * n};
-  }
   u64 lengths[8];
-  for (u32 k = 0; k < 8; ++k) m[k].shift = 64 * rows - m[k].shift, lengths[k] = m[k].length;
-  const u32 first_full = rows - shortest / 4;  // from this row on, all packets have all four blocks
+  const u32 end = first + 8 < group.count ? first + 8 : group.count;
+  const u32 longest = group.packet[end - 1].length, shortest = group.packet[first].length, rows = poly_rows(longest);
+  for (u32 k = 0; k < 8; ++k) {
+    const Packet& packet = group.packet[first + k < end ? first + k : end - 1];
+    m[k] = message(sealing ? packet.out : packet.text, packet.length, rows);
+    lengths[k] = packet.length;
+  }
+  const bool same = longest == shortest;                    // then one mask serves all eight
+  const u32 first_full = rows - poly_blocks(shortest) / 4;  // from this row on, all packets have all four blocks
 
-  const Factor by_r = factor(load_limbs(group.power[kR1], first)), by_r2 = factor(load_limbs(group.power[kR2], first));
-  const Factor by_r3 = factor(load_limbs(group.power[kR3], first)), by_r4 = factor(load_limbs(group.power[kR4], first));
+  const Limbs r = clamped_r(group, first);
+  const Factor by_r = factor(r);
+  const Limbs r2 = multiply(r, by_r);
+  const Factor by_r2 = factor(r2), by_r3 = factor(multiply(r2, by_r)), by_r4 = factor(multiply(r2, by_r2));
   Limbs h = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
   const Vector high_bit = set1(kHighBit);
-  for (u32 i = 0; i < rows; ++i) {
+  u32 i = 0;
+  if (same && rows > 1 && m[0].shift == 48) {  // a multiple of 64 octets: the first row has only its last block
+    Vector low, high;
+    transpose_last_blocks(m, 0, low, high);
+    Limbs block = split(low, high);
+    block.v2 = _mm512_or_si512(block.v2, high_bit);
+    h = multiply(block, by_r);
+    i = 1;
+  }
+  for (; i < rows; ++i) {
     Vector row[8], column[8];
     const bool last = i + 1 == rows, whole = i >= first_full;
     if (whole && !last) {
       for (int k = 0; k < 8; ++k) row[k] = load(row_at(m[k], i));
+    } else if (same) {
+      const __mmask64 octets = row_octets(m[0], i);
+      for (int k = 0; k < 8; ++k) row[k] = _mm512_maskz_loadu_epi8(octets, row_at(m[k], i));
     } else {
       for (int k = 0; k < 8; ++k) row[k] = edge_row(m[k], i);
     }
@@ -775,7 +863,7 @@ NOINLINE void poly_across(Group& group, u32 first) {
     if (present & 1 || i != 0) multiply_add(d, add(h, block[0]), by_r4);
     h = carry(fold(d));
   }
-  store_limbs(group.sum, first, h);
+  tags_of_eight(group, first, h);
 }
 
 // --- Poly1305 in strands ---
@@ -866,8 +954,7 @@ NOINLINE void poly_pair(Group& group, u32 first) {
 
 // --- Poly1305 of one packet ---
 
-using Word = unsigned long long;                                                // what the carry intrinsics take
-constexpr u64 kClampLow = 0x0ffffffc0fffffff, kClampHigh = 0x0ffffffc0ffffffc;  // RFC 8439 §2.5
+using Word = unsigned long long;  // what the carry intrinsics take
 
 // A short one, in general registers.
 template <bool sealing>
@@ -941,7 +1028,7 @@ INLINE void poly_one(Group& group, u32 p) {
   }
 }
 
-// --- tags ---
+// --- tags, by whichever way ---
 
 // As tags_of_eight, for one packet.
 INLINE void tag_of_one(Group& group, u32 p) {
@@ -962,32 +1049,6 @@ INLINE void tag_of_one(Group& group, u32 p) {
   group.tag[0][p] = low, group.tag[1][p] = high;
 }
 
-// h mod p, plus s mod 2^128, of packets [first, first + 8).
-INLINE void tags_of_eight(Group& group, u32 first) {
-  const Vector mask44 = set1(kMask44), mask42 = set1(kMask42);
-  Limbs h = carry(load_limbs(group.sum, first));
-  // A second round: v0 < 2^44 + 2^21 may carry one, up to v2 = 2^42. Then h - 2^130 < 2^21, and 5 in its place ends it.
-  h.v1 = _mm512_add_epi64(h.v1, _mm512_srli_epi64(h.v0, 44)), h.v0 = _mm512_and_si512(h.v0, mask44);
-  h.v2 = _mm512_add_epi64(h.v2, _mm512_srli_epi64(h.v1, 44)), h.v1 = _mm512_and_si512(h.v1, mask44);
-  h.v0 = _mm512_madd52lo_epu64(h.v0, _mm512_srli_epi64(h.v2, 42), set1(5)), h.v2 = _mm512_and_si512(h.v2, mask42);
-  // Now h < 2^130. h >= p = 2^130 - 5 exactly if h + 5 reaches 2^130; then h + 5 - 2^130 is the result.
-  Limbs g = h;
-  g.v0 = _mm512_add_epi64(g.v0, set1(5));
-  g.v1 = _mm512_add_epi64(g.v1, _mm512_srli_epi64(g.v0, 44)), g.v0 = _mm512_and_si512(g.v0, mask44);
-  g.v2 = _mm512_add_epi64(g.v2, _mm512_srli_epi64(g.v1, 44)), g.v1 = _mm512_and_si512(g.v1, mask44);
-  const __mmask8 reaches = _mm512_cmpgt_epu64_mask(g.v2, mask42);
-  h.v0 = _mm512_mask_mov_epi64(h.v0, reaches, g.v0);
-  h.v1 = _mm512_mask_mov_epi64(h.v1, reaches, g.v1);
-  h.v2 = _mm512_mask_mov_epi64(h.v2, reaches, g.v2);  // bit 42 and above leave below
-  const Vector low = _mm512_or_si512(h.v0, _mm512_slli_epi64(h.v1, 44));
-  const Vector high = _mm512_or_si512(_mm512_srli_epi64(h.v1, 20), _mm512_slli_epi64(h.v2, 24));
-  const Vector tag_low = _mm512_add_epi64(low, load(&group.one_time[2][first]));
-  const Vector sum_high = _mm512_add_epi64(high, load(&group.one_time[3][first]));
-  const __mmask8 carried = _mm512_cmplt_epu64_mask(tag_low, low);
-  store(&group.tag[0][first], tag_low);
-  store(&group.tag[1][first], _mm512_mask_add_epi64(sum_high, carried, sum_high, set1(1)));
-}
-
 // Tags of packets [first, end), at most eight, or a pair of long ones. Sorted: the longest is the last. Across pays the
 // longest for all eight; strands pay a fixed price a pair; one at a time is for one, and for two that differ much.
 template <bool sealing>
@@ -999,16 +1060,13 @@ INLINE void poly1305(Group& group, u32 first, u32 end) {
     return;
   }
   const bool across = end - first >= kAcrossAtLeast && longest - shortest < 64 && longest <= kAcrossLongest;
+  if (across) return poly_across<sealing>(group, first);
   if (first == column) {
     const u32 last = column + 8 < group.count ? column + 7 : group.count - 1;
-    powers_of_eight(group, first, !across && group.packet[last].length >= 128);
+    powers_of_eight(group, first, group.packet[last].length >= 128);
   }
-  if (across) {
-    poly_across<sealing>(group, first);
-  } else {
-    for (u32 p = first; p < end; p += 2) poly_pair<sealing>(group, p);
-  }
-  tags_of_eight(group, column);
+  for (u32 p = first; p < end; p += 2) poly_pair<sealing>(group, p);
+  tags_of_eight(group, column, load_limbs(group.sum, column));
 }
 
 // --- groups ---
@@ -1119,6 +1177,7 @@ INLINE void wipe(Group& group) {
   if (group.count == 1) return;
   for (u32 first = 0; first < group.count; first += 8) {
     for (auto& row : group.one_time) store(&row[first], zero);
+    if (!group.powers) continue;
     for (auto& power : group.power) {
       for (auto& row : power) store(&row[first], zero);
     }
@@ -1244,7 +1303,7 @@ NOINLINE void open_some(Group& group, OpenJob* jobs, u32 count) {
 void seal(SealJob* jobs, std::size_t count) noexcept {
   if (count == 0) return;
   Group group;
-  group.deep = false;
+  group.deep = group.powers = false;
   for (std::size_t done = 0; done < count; done += kMaxGroup) {
     seal_some(group, jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
   }
@@ -1254,7 +1313,7 @@ void seal(SealJob* jobs, std::size_t count) noexcept {
 void open(OpenJob* jobs, std::size_t count) noexcept {
   if (count == 0) return;
   Group group;
-  group.deep = false;
+  group.deep = group.powers = false;
   for (std::size_t done = 0; done < count; done += kMaxGroup) {
     open_some(group, jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
   }
@@ -1281,11 +1340,8 @@ void poly1305_avx512_for_test(unsigned variant, const u8* one_time, const u8* te
   if (variant == 1) poly_solo<false>(group, 7);
   if (variant == 2) poly_pair<false>(group, 6);
   if (variant == 3) poly_across<false>(group, 0);
-  if (variant < 2) {
-    tag_of_one(group, 7);
-  } else {
-    tags_of_eight(group, 0);
-  }
+  if (variant < 2) tag_of_one(group, 7);
+  if (variant == 2) tags_of_eight(group, 0, load_limbs(group.sum, 0));
   const u64 both[2] = {group.tag[0][7], group.tag[1][7]};
   __builtin_memcpy(tag, both, kTag);
 }
