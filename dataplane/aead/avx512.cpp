@@ -269,10 +269,10 @@ INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[1
 // In: words 4-12, 14 and 15 of two states at state[0..15] and state[16..31]; words 0-3 and 13 are the same for all and need not
 // be there. Out: the first state's key stream (not transposed) in x, the second's in state[16..31].
 INLINE void chacha20_of_two(Vector state[32], Vector x[16]) {
-  register Vector z0 __asm__("xmm0"), z1 __asm__("xmm1"), z2 __asm__("xmm2"), z3 __asm__("xmm3"), z4 __asm__("xmm4");
-  register Vector z5 __asm__("xmm5"), z6 __asm__("xmm6"), z7 __asm__("xmm7"), z8 __asm__("xmm8"), z9 __asm__("xmm9");
-  register Vector z10 __asm__("xmm10"), z11 __asm__("xmm11"), z12 __asm__("xmm12"), z13 __asm__("xmm13");
-  register Vector z14 __asm__("xmm14"), z15 __asm__("xmm15");
+  register Vector z0 __asm__("zmm0"), z1 __asm__("zmm1"), z2 __asm__("zmm2"), z3 __asm__("zmm3"), z4 __asm__("zmm4");
+  register Vector z5 __asm__("zmm5"), z6 __asm__("zmm6"), z7 __asm__("zmm7"), z8 __asm__("zmm8"), z9 __asm__("zmm9");
+  register Vector z10 __asm__("zmm10"), z11 __asm__("zmm11"), z12 __asm__("zmm12"), z13 __asm__("zmm13");
+  register Vector z14 __asm__("zmm14"), z15 __asm__("zmm15");
   int rounds = 10;
   __asm__ volatile(
       WG_CONSTANT(0, 0) WG_CONSTANT(1, 4) WG_CONSTANT(2, 8) WG_CONSTANT(3, 12)
