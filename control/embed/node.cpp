@@ -294,6 +294,13 @@ std::optional<NodePeer> Node::find_peer(const PublicKey& key) const {
   return state_->device == nullptr ? std::nullopt : state_->find(key);
 }
 
+std::optional<NodePeer> Node::find_peer(PeerId id) const {
+  const std::lock_guard lock{state_->peers_mutex};
+  const std::size_t slot = id.slot.raw();
+  const bool there = slot < state_->known.size() && state_->known[slot] && state_->known[slot]->peer.id == id;
+  return there ? std::optional{state_->known[slot]->peer} : std::nullopt;
+}
+
 std::optional<NodePeerView> Node::view(const PublicKey& key) const {
   const std::lock_guard lock{state_->control};
   const std::optional<NodePeer> peer = state_->device == nullptr ? std::nullopt : state_->find(key);

@@ -123,6 +123,7 @@ class Node {
   Result<NodePeer> add_peer(std::string_view key, std::string_view endpoint = {});  // base64; address:port
   Status remove_peer(const PublicKey& key);
   [[nodiscard]] std::optional<NodePeer> find_peer(const PublicKey& key) const;
+  [[nodiscard]] std::optional<NodePeer> find_peer(PeerId id) const;
   [[nodiscard]] std::optional<NodePeerView> view(const PublicKey& key) const;
   [[nodiscard]] std::size_t peers() const;
 

@@ -23,7 +23,7 @@
 
 namespace wireplane {
 
-struct Node::State {
+struct __attribute__((visibility("hidden"))) Node::State {
   struct Known {
     NodePeer peer;
     bool connected = false;

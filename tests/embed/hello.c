@@ -1,0 +1,79 @@
+/* Goal: a C program does with the library all that an application needs, and learns in words what it did wrong.
+ * Method: two nodes in one process, each with a handle of the other; a datagram there and an answer back; then the
+ * mistakes. Built in the tree, and against the installed package (package_test.sh). */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <wireplane.h>
+
+#define CHECK(condition)                                                           \
+  do                                                                               \
+    if (!(condition)) {                                                            \
+      printf("line %d: %s; last failure: %s\n", __LINE__, #condition, wp_error()); \
+      return 1;                                                                    \
+    }                                                                              \
+  while (0)
+
+int main(void) {
+  wp_node *a, *b;
+  wp_peer ab = 0, ba = 0, found = 0;
+  wp_options options;
+  memset(&options, 0, sizeof options);
+  CHECK(wp_open(&options, &a) == -EINVAL && strcmp(wp_error(), "wp_options: size is not set") == 0);
+  options.size = sizeof options;
+  options.peers = 2;
+  options.mtu = 1400;
+  options.workers = 1;
+  CHECK(wp_open(NULL, &a) == 0 && wp_open(&options, &b) == 0);
+
+  char key_a[45], key_b[45], key[45], endpoint[40];
+  wp_key_text(a, key_a);
+  wp_key_text(b, key_b);
+  snprintf(endpoint, sizeof endpoint, "127.0.0.1:%u", wp_port(b));
+  CHECK(wp_add_peer(a, key_b, endpoint, 0, &ab) == 0 && wp_add_peer(b, key_a, NULL, 0, &ba) == 0);
+  CHECK(wp_find_peer(a, key_b, &found) == 0 && found == ab);
+  CHECK(wp_peer_key_text(a, ab, key) == 0 && strcmp(key, key_b) == 0);
+  CHECK(wp_mtu(b) == 1400 && wp_max_datagram(b) == 1400 - 48);
+
+  wp_message message;
+  wp_event event;
+  char memory[4096];
+  CHECK(wp_send(a, ab, "hello", 5) == 0);
+  int waited = 0, heard = 0;
+  for (int i = 0; i < 1000 && heard == 0; ++i) {
+    CHECK(wp_wait(a, 1) >= 0 && (waited = wp_wait(b, 10)) >= 0);
+    CHECK((heard = wp_receive(b, &message, 1, memory, sizeof memory)) >= 0);
+  }
+  CHECK(heard == 1 && message.peer == ba && message.datagram && message.length == 5);
+  CHECK(memcmp(message.data, "hello", 5) == 0);
+  int told = 0; /* b's control thread may hear of it a moment after its worker */
+  for (int i = 0; i < 1000 && (told = wp_next_event(b, &event)) == 0; ++i) CHECK(wp_wait(b, 10) >= 0);
+  CHECK(told == 1 && event.kind == WP_CONNECTED && event.peer == ba);
+  CHECK(strncmp(event.endpoint, "127.0.0.1:", 10) == 0 && wp_next_event(b, &event) == 0);
+
+  const wp_datagram answers[3] = {{ba, "one", 3}, {ba, "two", 3}, {ba, "three", 5}};
+  CHECK(wp_send_burst(b, answers, 3) == 3);
+  wp_message many[8];
+  for (int i = 0; i < 1000 && heard < 4; ++i) {
+    CHECK(wp_wait(a, 10) >= 0 && (waited = wp_receive(a, many, 8, memory, sizeof memory)) >= 0);
+    heard += waited;
+  }
+  wp_stats stats;
+  stats.size = sizeof stats;
+  wp_get_stats(a, &stats);
+  CHECK(heard == 4 && stats.sent == 1 && stats.received == 3 && stats.dropped == 0);
+  CHECK(wp_dropped(a, "bad_tag") == 0 && wp_dropped(a, "no such reason") == 0);
+
+  CHECK(wp_send(a, ab, memory, wp_max_datagram(a) + 1) == -EMSGSIZE);
+  CHECK(wp_send(a, 77, "x", 1) == -ENOENT && strcmp(wp_error(), "no such peer") == 0);
+  CHECK(wp_add_peer(a, "no key", NULL, 0, NULL) == -EINVAL);
+  CHECK(wp_add_peer(a, key_b, "nowhere", 0, NULL) == -EINVAL);
+  CHECK(wp_send_packet(a, "x", 1) == -EINVAL);
+  CHECK(wp_receive(a, many, 8, memory, 10) == -EMSGSIZE);
+  CHECK(wp_remove_peer(a, ab) == 0 && wp_remove_peer(a, ab) == -ENOENT && wp_send(a, ab, "x", 1) == -ENOENT);
+  wp_close(a);
+  wp_close(b);
+  wp_close(NULL);
+  printf("wireplane %s: hello from C\n", wp_version());
+  return 0;
+}

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Goal: a program outside the tree is built against the installed package, with pkg-config and with CMake, and runs.
+# Method: install the component "embed" into an empty place; hello.c by cc and pkg-config; ping.cpp by find_package.
+# Usage: package_test.sh BUILD_DIRECTORY SOURCE_DIRECTORY
+set -eu
+build=$1 source=$2
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT
+cmake --install "$build" --component embed --prefix "$place/there" >/dev/null
+pc=$(find "$place/there" -name wireplane.pc)
+libraries=$(dirname "$(dirname "$pc")")
+export PKG_CONFIG_PATH="$(dirname "$pc")" LD_LIBRARY_PATH="$libraries"
+${CC:-cc} -std=c11 -Wall -Wextra -Wpedantic -Werror "$source/hello.c" -o "$place/hello" $(pkg-config --cflags --libs wireplane)
+"$place/hello"
+mkdir "$place/project"
+cp "$source/ping.cpp" "$place/project/"
+cat >"$place/project/CMakeLists.txt" <<'END'
+cmake_minimum_required(VERSION 3.20)
+project(outside LANGUAGES CXX)
+find_package(wireplane 0.1 REQUIRED)
+add_executable(ping ping.cpp)
+target_compile_features(ping PRIVATE cxx_std_20)
+target_link_libraries(ping PRIVATE wireplane::wireplane)
+END
+cmake -S "$place/project" -B "$place/out" -DCMAKE_PREFIX_PATH="$place/there" >/dev/null
+cmake --build "$place/out" >/dev/null
+echo "nobody nowhere" | "$place/out/ping" 2>&1 | grep "expected 44 characters"
