@@ -235,8 +235,8 @@ Peer* Device::create_peer(const PublicKey& key) {
   }
   auto peer = std::make_unique<Peer>();
   peer->id = {slot, next_generation_++};
-  peer->state = new (&engine_.peer(slot)) PeerState{};
-  peer->state->id = peer->id;
+  peer->state = &engine_.peer(slot);
+  peer->state->move_in(peer->id);
   peer->worker = slot.raw() % engine_.workers();
   if (has_identity_)
     peer->identity = make_remote_identity(identity_, key, SecretKey{});

@@ -49,6 +49,22 @@ struct alignas(kCacheLine) PeerState {
     std::atomic<std::int64_t> keepalive_owed_since{0};  // first data received since anything was sent
   } receive;
 
+  // The slot's new tenant, but for `live`, which control sets last. Stores, not construction: a worker that holds an
+  // order to a former tenant may be looking at `live` right now.
+  void move_in(PeerId tenant) {
+    constexpr auto relaxed = std::memory_order_relaxed;
+    id = tenant;  // read by nobody before `live` says so
+    sending.store(0, relaxed);
+    endpoint.store(nullptr, relaxed);
+    endpoint_version.store(0, relaxed);
+    group.store(0, relaxed);
+    handshake_wanted.store(false, relaxed);
+    timers_armed.store(false, relaxed);
+    for (auto* time : {&send.last_sent, &send.last_data_sent, &send.unanswered_since, &receive.last_received,
+                       &receive.last_data_received, &receive.keepalive_owed_since})
+      time->store(0, relaxed);
+  }
+
   // Makes {serial, slot} the sending session unless a newer one is. S1 acq_rel pairs with S2: whoever loads the word
   // sees the session's keys behind it.
   bool offer_sending(Serial serial, SessionSlot slot) {
