@@ -50,7 +50,8 @@ Limits limits_of(const NodeOptions& options) {
   limits.buffers = options.buffers == 0 ? fewest_buffers(options) : options.buffers;
   limits.data_room = std::max<std::size_t>(1536, (options.mtu + kDataOverhead + 63) / 64 * 64);
   const std::size_t few = std::bit_ceil(std::clamp<std::size_t>(options.peers / 4, 128, 1024));
-  limits.handshake_ring = 512;  // an eighth of it at once is taken for an attack (P9): not a network that wakes up
+  // An eighth of it at once is taken for an attack (P9): a small network that wakes up is none.
+  limits.handshake_ring = std::bit_ceil(std::clamp<std::size_t>(16 * options.peers, 64, 512));
   limits.event_ring = few;
   limits.order_ring = few;
   limits.handover_ring = std::clamp<std::size_t>(options.queue, 64, 512);
