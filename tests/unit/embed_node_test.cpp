@@ -14,6 +14,7 @@
 
 #include "control/address_text.h"
 #include "control/noise/base64.h"
+#include "dataplane/wire/checksum.h"
 
 namespace wireplane {
 namespace {
@@ -326,6 +327,70 @@ TEST(EmbedNode, WhatCannotBeIsRefusedInWords) {
   EXPECT_EQ(code({.queue = 100}), EINVAL);
   EXPECT_EQ(code({.buffers = 10}), EINVAL);
   EXPECT_EQ(code({.listen_port = node->port()}), EADDRINUSE);
+}
+
+Octets udp_between(const Node& from, const Node& to, std::uint16_t checksum_error) {
+  Octets packet(48 + 4, 7);
+  const std::uint8_t fixed[8] = {0x60, 0, 0, 0, 0, 12, 17, 64};
+  std::copy(std::begin(fixed), std::end(fixed), packet.begin());
+  std::ranges::copy(from.address().octets, packet.begin() + 8);
+  std::ranges::copy(to.address().octets, packet.begin() + 24);
+  const std::uint8_t udp[8] = {0, 9, 0, 7, 0, 12, 0, 0};
+  std::copy(std::begin(udp), std::end(udp), packet.begin() + 40);
+  ChecksumSum sum = pseudo_header_v6(&packet[8], &packet[24], 17, 12);
+  sum.add(&packet[40], 12);
+  store_be16(&packet[46], static_cast<std::uint16_t>(sum.finish() ^ checksum_error));
+  return packet;
+}
+
+// Goal: a datagram that the peer's own IP stack has made is read as one; a damaged one is dropped, counted.
+// Method: packets as a kernel would write them, by hand: right, with a wrong checksum, with a wrong length.
+TEST(EmbedNode, DatagramsOfOtherStacksAreReadAndDamagedOnesCounted) {
+  Pair pair{0};
+  Octets short_by_one = udp_between(*pair.a, *pair.b, 0);
+  short_by_one[45] = 11;
+  ASSERT_TRUE(pair.a->send_packet(short_by_one));
+  ASSERT_TRUE(pair.a->send_packet(udp_between(*pair.a, *pair.b, 0x0100)));
+  ASSERT_TRUE(pair.a->send_packet(udp_between(*pair.a, *pair.b, 0)));
+  std::size_t received = 0;
+  ASSERT_TRUE(pair.until([&] {
+    pair.b->receive([&](const Received& in) {
+      ++received;
+      EXPECT_TRUE(in.datagram);
+      EXPECT_EQ(in.from_port, 9);
+      EXPECT_EQ(in.port, 7);
+      EXPECT_EQ(Octets(in.octets.begin(), in.octets.end()), Octets(4, 7));
+    });
+    return received != 0;
+  }));
+  EXPECT_EQ(received, 1u);
+  EXPECT_EQ(pair.b->stats().dropped(Drop::kInnerMalformed), 2u);
+}
+
+// Goal: a node may stand between two that cannot reach each other, when it is told to.
+// Method: a and c know only the hub; packets for the other's address go through it, and arrive as whole packets.
+TEST(EmbedNode, ANodeRelaysBetweenItsPeersWhenToldTo) {
+  auto hub = open({.forward = Forward::kAll}), a = open(), c = open();
+  ASSERT_TRUE(hub->add_peer(a->key()));
+  ASSERT_TRUE(hub->add_peer(c->key()));
+  ASSERT_TRUE(a->add_peer(hub->key(), {.endpoint = loopback(*hub), .allowed_ips = {{c->address(), 128}}}));
+  const auto ch =
+      c->add_peer(hub->key(), {.endpoint = loopback(*hub), .keepalive_s = 25, .allowed_ips = {{a->address(), 128}}});
+  ASSERT_TRUE(ch);
+  Octets heard;
+  const auto end = SteadyClock::now() + std::chrono::seconds{10};
+  while (heard.empty() && SteadyClock::now() < end) {
+    ASSERT_TRUE(a->send_packet(udp_between(*a, *c, 0)));
+    for (Node* node : {a.get(), hub.get(), c.get()}) ASSERT_TRUE(node->wait(3ms));
+    c->receive([&](const Received& in) {
+      EXPECT_EQ(in.from, *ch);
+      EXPECT_FALSE(in.datagram);
+      heard.assign(in.octets.begin(), in.octets.end());
+    });
+  }
+  Octets expected = udp_between(*a, *c, 0);
+  --expected[7];  // the hub is a router: one hop less
+  EXPECT_EQ(heard, expected);
 }
 
 // Goal: the number of peers is bounded, and removing one makes room.
