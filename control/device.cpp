@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <new>
+#include <thread>
 #include <utility>
 
 #include "control/noise/x25519.h"
@@ -224,6 +225,10 @@ void Device::set_private_key(SecretKey key) {
 }
 
 Peer* Device::create_peer(const PublicKey& key) {
+  // Full, but some were removed in this very request (replace_peers): workers need microseconds to let go of them.
+  const bool grown = peers_.size() == engine_.limits().peers;
+  for (unsigned tries = 0; grown && free_slots_.empty() && tries < 1000; ++tries)
+    if (!engine_.grace().reclaim(SIZE_MAX)) std::this_thread::yield();
   PeerSlot slot{static_cast<std::uint32_t>(peers_.size())};
   if (!free_slots_.empty()) {
     slot = free_slots_.back();
