@@ -1,48 +1,51 @@
+// clang-format off
 // avx512.cpp: ChaCha20-Poly1305 for bursts, on AVX-512 F, VL, BW, DQ and IFMA.
 //
-// Libraries compute a packet at a time: of the 16 lanes of a 512-bit register a 64-octet packet fills two, and Poly1305
-// is one long chain. Here a *group* of up to 32 packets is computed together, whatever their keys and lengths.
+// Libraries compute a packet at a time: of the 16 lanes of a 512-bit register a 64-octet packet fills two, and Poly1305 is
+// one long chain. Here a *group* of up to 32 packets is computed together, whatever their keys and lengths.
 //
-//   burst -> groups (sorted by length) -> 1 one-time keys   ChaCha20 block 0 of every packet
-//                                         2 cipher          all other blocks of all packets, 16 at a time
-//                                         3 tags            Poly1305: eight packets at once, or pairs of long ones
-//   seal does 1 2 3, open does 1 3, compares, and 2 for the packets that verified. No other plaintext is ever written.
+//   burst -> group (sorted by length) -> 1 one-time keys   ChaCha20 block 0 of every packet
+//                                        2 cipher          all other blocks of all packets, 16 or 32 at a time
+//                                        3 tags            Poly1305: eight packets at once, or pairs of long ones
+//   seal does 1, then 2 and 3 eight packets at a time (a pair, of long ones), while the cache still holds them. open does
+//   1 and 3, compares, and 2 for the packets that verified. No other plaintext is ever written.
 //
-// ChaCha20 (RFC 8439 §2.3). A *lane* is one block: any (packet, block number). Sixteen lanes fill sixteen registers,
-// one a state word; the group's keys lie transposed in memory, and a permute by the lanes' packet numbers brings them
-// together:
+// ChaCha20 (RFC 8439 §2.3). A *lane* is one block: any (packet, block number). Sixteen lanes fill sixteen registers, one a
+// state word. The group's keys lie transposed in memory, and a permute by the lanes' packet numbers brings them together:
 //
-//              lane 0   1   2   3        15                       Mixed lengths and sessions cost nothing: lanes are
-//              taken
-//    word  4   k0(p0) k0(p0) k0(p1) .. k0(p7)   <- permute        from one list, packet by packet, and only the last
-//    pass word 12     1      2      1    ..   9      <- block          of a group may have idle lanes. After 20 rounds
-//    a 16x16 word 14   n(p0)  n(p0)  n(p1)  .. n(p7)    <- permute        transpose makes a lane's 64 octets a register
-//    again.
+//              lane   0       1       2        15
+//    word  4      key0(p0) key0(p0) key0(p1) .. key0(p7)    <- permute        mixed lengths and sessions cost nothing:
+//    word 12         1        2        1     ..    9        <- block number   lanes are taken from one list, packet by
+//    word 14      n(p0)    n(p0)    n(p1)    .. n(p7)       <- permute        packet; only a group's last pass has idle ones
 //
-//   Up to 4 (or 8) lanes are computed the other way round, four blocks in the four rows of a state: half the latency.
+//   After 20 rounds a 16x16 transpose makes a lane's 64 octets a register again. Two such states at once keep all 32 registers
+//   and both kinds of pipes busy (chacha20_of_two). Up to 8 lanes are computed the other way round, four (two) blocks in the
+//   four rows of a state: half the latency.
 //
-// Poly1305 (RFC 8439 §2.5). h and r are three limbs of 44, 44 and 42 bits, h = h0 + 2^44 h1 + 2^88 h2; vpmadd52
-// multiplies them in eight 64-bit lanes and adds the low or the high 52 bits of the product. Since 2^132 = 4 * 2^130 =
-// 20 (mod p):
+// Poly1305 (RFC 8439 §2.5). h and r are three limbs of 44, 44 and 42 bits, h = h0 + 2^44 h1 + 2^88 h2; vpmadd52 multiplies
+// them in eight 64-bit lanes and adds the low or the high 52 bits of the product. Since 2^132 = 4 * 2^130 = 20 (mod p):
 //
 //    d0 = h0 r0 + h1 20r2 + h2 20r1      low halves have the weight of d, high halves that of d times 2^52,
-//    d1 = h0 r1 + h1 r0   + h2 20r2      which is 2^8 times the next limb's.
+//    d1 = h0 r1 + h1 r0   + h2 20r2      which is 2^8 times the next limb's
 //    d2 = h0 r2 + h1 r1   + h2 r0
 //
-//   Messages are aligned at their ends: what is missing at the front are zero blocks without the 2^128 bit, and they
-//   leave h at 0. So packets of different lengths end together, and the last block is always the one with the lengths.
-//   A *row* is 64 octets, four blocks, of one packet.
+//   Messages are aligned at their ends: what is missing at the front are zero blocks without the 2^128 bit, and they leave h at 0.
+//   So packets of different lengths end together, and the last block is always the one with the lengths. A *row* is 64 octets,
+//   four blocks, of one packet.
 //   - across: lanes are eight packets. A row of each is transposed, then h = (h + m0) r^4 + m1 r^3 + m2 r^2 + m3 r.
-//   - strands: lanes are two packets times four blocks. h = (h + row) r^4, in steps of two rows; the last row is
-//   multiplied by
-//     r^4 r^3 r^2 r and the four strands are added. Better when lengths differ, or packets are few.
+//   - strands: lanes are two packets times four blocks. h = (h + row) r^4, in steps of two rows; the last row is multiplied by
+//     r^4 r^3 r^2 r, and the four strands are added. Better for long packets and for unequal ones.
+//   - one packet alone: eight strands of its own, or, when it is short, general registers (poly1305_scalar.h).
 //
-// Bounds (bits): m < 44, 44, 41; r^k limbs < 45; 20 r^k < 50; h after a carry: h0 < 44 and a bit, h1 < 44, h2 < 42. So
-// every vpmadd52 operand is < 52 bits. A low half is < 52, a high half < 45 + 50 - 52 = 43 bits; twelve of each, the
-// high ones times 2^8, stay below 2^57.
+// Bounds, all sums of four blocks: m0, m1 < 2^44, m2 < 2^41. r^k: r0 < 2^44 + 2^21, r1 < 2^44, r2 < 2^42, so 20 r1, 20 r2 < 2^48.4.
+// h after carry() as r^k; h + m: below 2^45.1, 2^45, 2^42.6. All are below the 52 bits that vpmadd52 reads. A low half is < 2^52;
+// a high half of d0 or d1 < 2^(45.1 + 48.4 - 52) = 2^41.5, twelve of them times 2^8 < 2^53.1; so limbs stay < 2^56. d2 has no factor 20:
+// its high halves sum to less than 7.5 * 2^36 (three blocks of 1.5 * 2^36, one with h of 3 * 2^36), and times 20 * 2^8 that is
+// < 2^51.3: fold() may multiply it by vpmadd52, too.
 //
 // Constant time: lengths, block numbers, and which packets verified are public and may be branched on; nothing else is.
 // Secrets live in Group, which is wiped, and in registers and spills, which leave_no_trace() clears.
+// clang-format on
 #pragma GCC diagnostic ignored "-Wuninitialized"  // gcc 12's own _mm512_undefined_epi32(), an operand it never reads
 #ifndef __clang__
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
