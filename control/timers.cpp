@@ -96,6 +96,15 @@ void Device::run_timers_of(Peer& peer) {
     order(peer.worker, {.kind = Order::Kind::kKeepalive, .peer = peer.id, .length = {}, .to = {}, .message = {}});
   };
 
+  // P37: the route that our source address was learned on may be the trouble.
+  const auto forget_source = [&] {
+    if (!peer.endpoint || (peer.endpoint->local.none() && peer.endpoint->interface == 0) || seeded_fault(37)) return;
+    Endpoint forgetful = *peer.endpoint;
+    forgetful.local = {};
+    if (!forgetful.remote.is_v6()) forgetful.interface = 0;  // there it is the scope of a link-local address
+    publish_endpoint(peer, forgetful);
+  };
+
   if (due(peer.wipe_at)) {
     expire_keys(peer);
     event(peer, "lost");
@@ -106,13 +115,7 @@ void Device::run_timers_of(Peer& peer) {
   }
   if (due(peer.retry_at)) {
     peer.retry_at.reset();
-    // The route that our source address was learned on may be the trouble (P37).
-    if (peer.endpoint && !(peer.endpoint->local.none() && peer.endpoint->interface == 0) && !seeded_fault(37)) {
-      Endpoint forgetful = *peer.endpoint;
-      forgetful.local = {};
-      if (!forgetful.remote.is_v6()) forgetful.interface = 0;
-      publish_endpoint(peer, forgetful);
-    }
+    forget_source();
     if (peer.attempts >= kMaxHandshakeSends && !seeded_fault(43))
       give_up(peer);
     else
@@ -121,6 +124,7 @@ void Device::run_timers_of(Peer& peer) {
   if (due(no_answer_due(peer))) {
     state.send.unanswered_since.store(0, std::memory_order_relaxed);
     peer.answer_jitter = jitter();
+    forget_source();
     initiate(peer, false);
   }
   if (due(keepalive_due(peer))) {
