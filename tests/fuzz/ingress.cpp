@@ -94,12 +94,13 @@ class World {
 
  private:
   static NodeOptions options() {
-    NodeOptions o{.forward = Forward::kAll, .mtu = 600, .router = true};
+    NodeOptions o{.forward = Forward::kAll, .mtu = 600, .router = true, .inner_queue = 64};
     o.limits.buffers = 256;
+    o.limits.data_room = 1024;
     o.device.rate_limited_sources = 64;
     return o;
   }
-  Sim sim_;
+  Sim sim_{1, {}, 64};
   Node& hub_ = sim_.add(options());
   Speaker a_{sim_, hub_, "198.51.100.1"}, b_{sim_, hub_, "198.51.100.2"};
   KeyPair a_keys_, b_keys_;

@@ -93,7 +93,7 @@ Node::Node(Sim& sim, unsigned id, NodeOptions options)
   if (addresses_.empty()) addresses_ = {address(with_number("172.16.", id_)), address("2001:db8::" + hex(id_))};
   for (const Address& own : addresses_) sim_.where_[own] = this;
   outer = sim.attach(addresses_, 51820, options_.workers);
-  if (options_.inner) inner = std::make_unique<MemoryInnerDevice>(options_.workers, 1024);
+  if (options_.inner) inner = std::make_unique<MemoryInnerDevice>(options_.workers, options_.inner_queue);
   secret_ = generate_secret_key(entropy);
   key_ = public_key(secret_);
   device = std::make_unique<Device>(engine, outer.get(), entropy, sim.now_of(*this), options_.device);
@@ -309,7 +309,8 @@ std::string Node::counters_text() const {
 
 // ---- the network
 
-Sim::Sim(std::uint64_t seed, LinkFaults f) : MemoryNetwork{1024}, faults{f}, seed_{seed}, dice_{seed} {}
+Sim::Sim(std::uint64_t seed, LinkFaults f, std::size_t queue_capacity)
+    : MemoryNetwork{queue_capacity}, faults{f}, seed_{seed}, dice_{seed} {}
 
 Sim::~Sim() { nodes_.clear(); }
 

@@ -80,6 +80,7 @@ struct NodeOptions {
   std::vector<Address> addresses{};  // none: one of each family, by its number
   Duration wall{1'700'000'000s};     // what its wall clock shows when the simulation begins
   Device::Options device{};
+  std::size_t inner_queue = 1024;
   bool started = true;  // false: its private key is set by start()
 };
 
@@ -163,7 +164,7 @@ class Node {
 
 class Sim final : public MemoryNetwork {
  public:
-  explicit Sim(std::uint64_t seed = 1, LinkFaults faults = {});
+  explicit Sim(std::uint64_t seed = 1, LinkFaults faults = {}, std::size_t queue_capacity = 1024);
   ~Sim() override;
 
   Node& add(NodeOptions options = {});
