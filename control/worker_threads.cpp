@@ -10,7 +10,6 @@
 #include <cstdio>
 
 #include "control/system.h"
-#include "dataplane/base/check.h"
 
 namespace wireplane {
 
@@ -21,7 +20,7 @@ WorkerThread::WorkerThread(Engine& engine, Worker& worker, unsigned number, bool
       busy_{busy},
       core_{core},
       wake_fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {
-  WG_CHECK(wake_fd_ >= 0);
+  if (wake_fd_ < 0) return;  // out of descriptors: nobody can wake us, so we look again every kNap
   engine_.link(number_).doorbell.set_ringer([fd = wake_fd_] {
     const std::uint64_t one = 1;
     static_cast<void>(!::write(fd, &one, sizeof one));
@@ -31,7 +30,7 @@ WorkerThread::WorkerThread(Engine& engine, Worker& worker, unsigned number, bool
 WorkerThread::~WorkerThread() {
   stop();
   engine_.link(number_).doorbell.set_ringer({});
-  ::close(wake_fd_);
+  if (wake_fd_ >= 0) ::close(wake_fd_);
 }
 
 void WorkerThread::start() {
@@ -42,7 +41,7 @@ void WorkerThread::stop() {
   if (!thread_.joinable()) return;
   stop_.store(true, std::memory_order_relaxed);
   const std::uint64_t one = 1;
-  static_cast<void>(!::write(wake_fd_, &one, sizeof one));
+  if (wake_fd_ >= 0) static_cast<void>(!::write(wake_fd_, &one, sizeof one));
   thread_.join();
 }
 
@@ -92,7 +91,7 @@ void WorkerThread::sleep(std::vector<int>& fds) {
   polled[count++] = {wake_fd_, POLLIN, 0};
   for (const int fd : fds)
     if (count < std::size(polled)) polled[count++] = {fd, POLLIN, 0};
-  const Duration longest = fds.empty() ? kNap : kLongestSleep;
+  const Duration longest = fds.empty() || wake_fd_ < 0 ? kNap : kLongestSleep;
   const timespec wait{static_cast<time_t>(longest / 1s), static_cast<long>((longest % 1s).count())};
   ::ppoll(polled, count, &wait, nullptr);
   worker_.sleep_end();
