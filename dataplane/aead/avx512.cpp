@@ -716,7 +716,9 @@ INLINE u32 poly_rows(u32 length) { return (poly_blocks(length) + 3) / 4; }
 INLINE Message message(const u8* text, u32 length, u32 rows) {
   return {text, length, 64 * rows - 16 * poly_blocks(length)};
 }
-INLINE const u8* row_at(const Message& m, u32 i) { return m.text + (static_cast<std::int64_t>(i) * 64 - m.shift); }
+INLINE const u8* row_at(const Message& m, u32 i) {  // may begin before the text: only octets that exist are loaded
+  return reinterpret_cast<const u8*>(reinterpret_cast<std::uintptr_t>(m.text) + u64{i} * 64 - m.shift);
+}
 // Which octets of row i there are.
 INLINE __mmask64 row_octets(const Message& m, u32 i) {
   const u32 before = m.shift > 64 * i ? m.shift - 64 * i : 0;
