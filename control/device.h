@@ -38,8 +38,8 @@ struct KeylogEntry {
 class Device final : public Configurable {
  public:
   struct Options {
-    std::function<void(const KeylogEntry&)> keylog;                   // none: secrets leave nowhere
-    std::function<void(const PeerView&, const char* what)> on_event;  // "connected", "roamed", "lost": for embedding
+    std::function<void(const KeylogEntry&)> keylog;                      // none: secrets leave nowhere
+    std::function<void(const PeerView&, const char* what)> on_event;     // "connected", "roamed", "lost": for embedding
     std::uint32_t rate_limited_sources = RateLimiter::kDefaultCapacity;  // 64 octets each, at construction
   };
 

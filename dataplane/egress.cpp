@@ -14,8 +14,7 @@ namespace {
 // P34: zeros to the next multiple of 16, but never beyond the MTU.
 std::uint32_t padding_of(std::uint32_t length, std::uint32_t mtu) {
   if (seeded_fault(34)) return 0;
-  const auto padded =
-      static_cast<std::uint32_t>((length + kPaddingMultiple - 1) / kPaddingMultiple * kPaddingMultiple);
+  const auto padded = static_cast<std::uint32_t>((length + kPaddingMultiple - 1) / kPaddingMultiple * kPaddingMultiple);
   return std::min(padded, std::max(mtu, length)) - length;
 }
 

@@ -180,14 +180,16 @@ void show_tables(const Json& tables, std::ostream& out) {
   for (const Json& table : tables) {
     const std::uint64_t used = table.value("used", std::uint64_t{0}), size = table.value("size", std::uint64_t{0});
     out << "    " << std::left << std::setw(20) << table.value("name", "?") << std::right << std::setw(12) << used
-        << (size == 0 ? std::string{} : " of " + std::to_string(size)) << (size != 0 && used >= size - size / 8 ? "  (nearly full)" : "") << '\n';
+        << (size == 0 ? std::string{} : " of " + std::to_string(size))
+        << (size != 0 && used >= size - size / 8 ? "  (nearly full)" : "") << '\n';
   }
 }
 
 void show_ports(const Json& ports, std::ostream& out) {
   for (const Json& port : ports) {
     out << "  " << port.value("side", "?") << " port: " << port.value("name", "?") << '\n';
-    const Json counters = port.value("counters", Json::object());  // named: a range over a temporary's parts would dangle
+    const Json counters =
+        port.value("counters", Json::object());  // named: a range over a temporary's parts would dangle
     for (const auto& [name, value] : counters.items())
       if (value != 0)
         out << "    " << std::left << std::setw(28) << name << std::right << std::setw(12) << value << '\n';

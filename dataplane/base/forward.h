@@ -1,4 +1,5 @@
-// forward.h: may peers reach each other inside the data plane? A hub bypasses the host's firewall, hence none by default.
+// forward.h: may peers reach each other inside the data plane? A hub bypasses the host's firewall, hence none by
+// default.
 #pragma once
 #include <cstdint>
 

@@ -10,11 +10,13 @@ own_line() { for _ in $(seq 100); do sed -n 's/^\* \(.*\) port \(.*\)/\1 \2/p' "
 mkfifo "$place/to_a"
 (cd "$place/a" && exec "$chat" 0 >said <"$place/to_a") &
 exec 3>"$place/to_a"
+# shellcheck disable=SC2046  # two words: key and port
 set -- $(own_line "$place/a/said")
 key_a=$1 port_a=$2
 mkfifo "$place/to_b"
 (cd "$place/b" && exec "$chat" 0 "$key_a" "127.0.0.1:$port_a" >said <"$place/to_b") &
 exec 4>"$place/to_b"
+# shellcheck disable=SC2046  # two words: key and port
 set -- $(own_line "$place/b/said")
 echo "$1" >&3
 sleep 0.3

@@ -9,7 +9,9 @@ trap 'rm -rf "$place"' EXIT
 cmake --install "$build" --component embed --prefix "$place/there" >/dev/null
 pc=$(find "$place/there" -name wireplane.pc)
 libraries=$(dirname "$(dirname "$pc")")
-export PKG_CONFIG_PATH="$(dirname "$pc")" LD_LIBRARY_PATH="$libraries"
+PKG_CONFIG_PATH=$(dirname "$pc") LD_LIBRARY_PATH=$libraries
+export PKG_CONFIG_PATH LD_LIBRARY_PATH
+# shellcheck disable=SC2046  # flags are words
 ${CC:-cc} -std=c11 -Wall -Wextra -Wpedantic -Werror "$source/hello.c" -o "$place/hello" $(pkg-config --cflags --libs wireplane)
 "$place/hello"
 mkdir "$place/project"

@@ -11,7 +11,7 @@ if [ "$(id -u)" = 0 ] && [ -z "${WP_DROPPED:-}" ]; then
   for file in "$@"; do last=$file; done
   cp -L "$last" "$place/"
   program="$place/$(basename "$last")"
-  [ $# -gt 1 ] && set -- "$1" "$program" || set -- "$program"
+  if [ $# -gt 1 ]; then set -- "$1" "$program"; else set -- "$program"; fi
   cp -L "$0" "$place/ping_test.sh"
   chmod -R a+rX "$place"
   cd "$place"
@@ -20,6 +20,7 @@ if [ "$(id -u)" = 0 ] && [ -z "${WP_DROPPED:-}" ]; then
   exit
 fi
 [ "$(id -u)" != 0 ] || { echo "still root"; exit 1; }
+# shellcheck disable=SC3045  # dash and bash know it
 ulimit -v 1048576
 pipes=$(mktemp -d)
 trap 'rm -rf "$pipes"' EXIT

@@ -9,7 +9,10 @@
 namespace wireplane::test {
 
 Speaker::Speaker(Sim& sim, Node& node, const std::string& address_text, std::uint16_t port)
-    : at{endpoint(address_text, port)}, entropy{sim.seed() ^ std::hash<std::string>{}(address_text) ^ port}, sim_{sim}, node_{node} {
+    : at{endpoint(address_text, port)},
+      entropy{sim.seed() ^ std::hash<std::string>{}(address_text) ^ port},
+      sim_{sim},
+      node_{node} {
   us = make_local_identity(generate_secret_key(entropy));
   them = make_remote_identity(us, node.key(), SecretKey{});
   sim_.stranger(at) = [this](const Wire& wire) { inbox.push_back(wire); };

@@ -160,10 +160,9 @@ TEST_F(WgTool, ShowsTheDevice) {
            "allowed-ips", "10.0.0.0/8,fd00::/64"});
   EXPECT_EQ(wg({"show", "interfaces"}).out, "conf0\n");
   const std::string config = wg({"showconf", "conf0"}).out;
-  EXPECT_EQ(config,
-            "[Interface]\nListenPort = 51820\nFwMark = 0xca6c\nPrivateKey = " + key(1) +
-                "\n\n[Peer]\nPublicKey = " + key(2) + "\nPresharedKey = " + key(3) +
-                "\nAllowedIPs = 10.0.0.0/8, fd00::/64\nEndpoint = [2001:db8::1]:7\nPersistentKeepalive = 25\n");
+  EXPECT_EQ(config, "[Interface]\nListenPort = 51820\nFwMark = 0xca6c\nPrivateKey = " + key(1) +
+                        "\n\n[Peer]\nPublicKey = " + key(2) + "\nPresharedKey = " + key(3) +
+                        "\nAllowedIPs = 10.0.0.0/8, fd00::/64\nEndpoint = [2001:db8::1]:7\nPersistentKeepalive = 25\n");
 }
 
 // Goal: setconf replaces, addconf adds, and `wg set` changes one peer alone; allowed IPs move; a peer is removed.
