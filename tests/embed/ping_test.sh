@@ -2,6 +2,7 @@
 # Goal: any user's program, within 1 GiB of address space, exchanges packets with another over the library.
 # Method: two processes of the example, as nobody (when we are root), under ulimit -v, each given the other's line.
 # Usage: ping_test.sh PROGRAM...   (an interpreter and its script are two words)
+# shellcheck disable=SC3045  # ulimit -v: dash and bash know it
 set -eu
 if [ "$(id -u)" = 0 ] && [ -z "${WP_DROPPED:-}" ]; then
   # Away from what only root may read: nobody gets a copy of the program and its library, without capabilities.
@@ -20,7 +21,6 @@ if [ "$(id -u)" = 0 ] && [ -z "${WP_DROPPED:-}" ]; then
   exit
 fi
 [ "$(id -u)" != 0 ] || { echo "still root"; exit 1; }
-# shellcheck disable=SC3045  # dash and bash know it
 ulimit -v 1048576
 pipes=$(mktemp -d)
 trap 'rm -rf "$pipes"' EXIT
@@ -30,4 +30,7 @@ first=$!
 "$@" <"$pipes/a" >"$pipes/b" 2>"$pipes/heard_b" && second=0 || second=$?
 wait $first && first=0 || first=$?
 echo "user $(id -u), address space $(ulimit -v) KiB: exit $first and $second, heard $(grep -c ping "$pipes/heard_a") and $(grep -c ping "$pipes/heard_b")"
-[ $first = 0 ] && [ $second = 0 ] || { cat "$pipes/heard_a" "$pipes/heard_b"; exit 1; }
+if [ "$first" != 0 ] || [ "$second" != 0 ]; then
+  cat "$pipes/heard_a" "$pipes/heard_b"
+  exit 1
+fi
