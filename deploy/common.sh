@@ -41,7 +41,7 @@ build() {
   fi
   if ! {
     { [[ -f $repo/build/$preset/build.ninja ]] || (cd "$repo" && cmake --preset "$preset" "${launcher[@]}"); } &&
-      cmake --build "$repo/build/$preset" --parallel "$(nproc)" "${targets[@]}"
+      cmake --build "$repo/build/$preset" --parallel "$(nproc)" "${targets[@]}" -- -k 20
   } >"$log" 2>&1 </dev/null; then
     grep -E 'error|Error|FAILED' -A 5 "$log" | head -n 60 >&2
     printf 'error: build of preset %s failed; all of it is in build/%s.log\n' "$preset" "$preset" >&2

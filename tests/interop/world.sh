@@ -10,8 +10,18 @@ check() {
 }
 not() { ! "$@"; }
 fail() {
+  account
   say "NOT: $*"
   exit 1
+}
+account() { # where packets ended, as the relay and the hosts tell it
+  local name
+  if is_wireplane && [[ -S /run/wireguard/relay.sock ]]; then
+    timeout 5 "$WIREPLANE_RELAY" show relay --json | jq -c '.engine | {drops: (.drops | with_entries(select(.value > 0))), workers, ports}' || :
+  fi
+  for name in $(ip netns list | cut -d ' ' -f 1); do
+    say "$name: $(at "$name" nstat -as 2>/dev/null | awk '/Udp|Icmp|Ip6?(In|Out)?(Discards|NoRoutes|ReasmFails)/ && $2 > 0 { printf "%s %s, ", $1, $2 }')"
+  done
 }
 leave_out() { # the case cannot run here
   say "$*"
@@ -68,14 +78,19 @@ hub() {
 
 echo_from() { at "$1" ping -q -n -c 1 -W 1 "$2" >/dev/null; } # HOST ADDRESS
 
-# echoes HOST ADDRESS COUNT INTERVAL [PING-ARGUMENTS...]: prints how many of COUNT echoes were lost
+# echoes HOST ADDRESS COUNT INTERVAL [PING-ARGUMENTS...]: prints how many of COUNT echoes were lost. ping itself waits for the
+# last ones no longer than it waited for the others; on a busy machine they come later, so the kernel's count decides.
 echoes() {
-  local name=$1 address=$2 count=$3 interval=$4 out
+  local name=$1 address=$2 count=$3 interval=$4 before out
   shift 4
+  before=$(replies_to "$name")
   out=$(at "$name" ping -q -n -W 2 -c "$count" -i "$interval" "$@" "$address" 2>&1) || :
   say "$out" >&2
-  sed -nE 's/^([0-9]+) packets transmitted, ([0-9]+) received.*/\1 \2/p' <<<"$out" | { read -r sent received && say $((sent - received)); }
+  wait_for 2 has_replies "$name" $((before + count)) || :
+  say $((before + count - $(replies_to "$name")))
 }
+replies_to() { at "$1" nstat -asz IcmpInEchoReps Icmp6InEchoReplies | awk '/EchoRep/ { n += $2 } END { print n }'; }
+has_replies() { (($(replies_to "$1") >= $2)); }
 no_loss() { [[ $(echoes "$@") == 0 ]]; }
 
 # Inner packets of both families, both directions, tiny to full size and beyond (inner fragments).
