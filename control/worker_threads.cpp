@@ -12,6 +12,17 @@
 #include "control/system.h"
 
 namespace wireplane {
+namespace {
+
+// A library kernel makes its manager at a thread's first call: here, not while packets wait.
+void warm_up(const Aead& aead) {
+  const std::uint8_t key[SecretKey::kSize] = {};
+  std::uint8_t octets[16 + kTagSize] = {};
+  SealJob job{key, 0, nullptr, 0, 16, octets, octets, 0};
+  aead.seal(&job, 1);
+}
+
+}  // namespace
 
 WorkerThread::WorkerThread(Engine& engine, Worker& worker, unsigned number, bool busy, int core)
     : engine_{engine},
@@ -65,6 +76,7 @@ void WorkerThread::run() {
     CPU_SET(static_cast<unsigned>(core_), &set);
     ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set);  // refused in a small cpuset: then we run unpinned
   }
+  warm_up(engine_.aead());
   std::vector<int> fds;
   unsigned idle = 0;
   Instant now = engine_clock();

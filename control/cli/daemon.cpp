@@ -385,6 +385,10 @@ std::string Daemon::report() {
 int run_daemon(const RunOptions& options) {
   log_to_stderr(options.log_level);
   forbid_core_dumps();
+  if (const std::string complaint{Aead::complaint()}; !complaint.empty()) {
+    WG_LOG(Error, "start_failed", {"why", complaint});
+    return kExitFailed;
+  }
   ConfigResult config = load_config(options.file, resolve_by_host);
   if (!config) {
     for (const ConfigError& error : config.error()) std::cerr << error.text() << '\n';
