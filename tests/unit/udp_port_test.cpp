@@ -145,9 +145,13 @@ TEST(UdpPort, RepliesLeaveFromTheAddressTheyWereSentTo) {
   std::vector<Endpoint> reached;
   for (const Address& address : {ipv4(127, 0, 0, 2), ipv4(127, 9, 9, 9), kLoopback6, ipv6({0xfd}, 7)})
     reached.push_back(endpoint_of(address, b->listen_port()));
-  for (const Endpoint& to : reached) wa.put("ping", &to);
-  EXPECT_EQ(a->queue(0).send(wa.burst, wa.context), 4u);
-  ASSERT_EQ(wb.receive(b->queue(0), 4), 4u);
+  for (unsigned attempt = 0; attempt < 5 && wb.burst.size() != 4; ++attempt) {  // a new namespace may lose a datagram
+    wb.clear();
+    for (const Endpoint& to : reached) wa.put("ping", &to);
+    EXPECT_EQ(a->queue(0).send(wa.burst, wa.context), 4u);
+    wb.receive(b->queue(0), 4);
+  }
+  ASSERT_EQ(wb.burst.size(), 4u);
   std::vector<Endpoint> peers;
   for (Packet& packet : wb.burst) peers.push_back(packet.from);
   for (std::size_t i = 0; i < 4; ++i) wb.burst[i].to = &peers[i];
