@@ -20,16 +20,16 @@ guest_fetch() {
   package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-6[^ ]*\)/\1/p' | head -n 1)
   [[ -n $package ]] || die "apt knows no linux-image-cloud-amd64"
   # apt's own download user cannot enter a private directory; we only fetch, so root may
-  (cd "$guest_dir" && apt-get -qq -o APT::Sandbox::User=root download "$package" && dpkg-deb -x linux-image-*.deb root && rm -f linux-image-*.deb)
+  (cd "$guest_dir" && apt-get -qq -o APT::Sandbox::User=root download "$package" && dpkg-deb -x linux-image-*.deb kernel_package && rm -f linux-image-*.deb)
 }
 
 guest_initrd() { # modules in dependency order, busybox, wg and its libraries, our init
   local version=$1 tree=$guest_dir/tree name path library
   rm -rf "$tree"
   mkdir -p "$tree"/{bin,dev,proc,sys,mod,tmp}
-  depmod -b "$guest_dir/root" "$version" 2>/dev/null
+  depmod -b "$guest_dir/kernel_package" "$version" 2>/dev/null
   for name in virtio_mmio virtio_pci virtio_net wireguard; do
-    modprobe -d "$guest_dir/root" -S "$version" --show-depends "$name"
+    modprobe -d "$guest_dir/kernel_package" -S "$version" --show-depends "$name"
   done 2>/dev/null | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r path; do
     name=$(basename "${path%.xz}")
     case $path in *.xz) xz -dc "$path" ;; *) cat "$path" ;; esac >"$tree/mod/$name"
@@ -67,9 +67,9 @@ guest_vmlinux() { # the microvm machine wants the ELF inside bzImage: its place 
 guest_build() {
   mkdir -p "$guest_dir"
   local version
-  [[ -d $guest_dir/root/boot ]] || guest_fetch
-  version=$(basename "$guest_dir"/root/lib/modules/*)
-  [[ -f $guest_dir/vmlinux ]] || guest_vmlinux "$guest_dir/root/boot/vmlinuz-$version"
+  [[ -d $guest_dir/kernel_package/boot ]] || guest_fetch
+  version=$(basename "$guest_dir"/kernel_package/lib/modules/*)
+  [[ -f $guest_dir/vmlinux ]] || guest_vmlinux "$guest_dir/kernel_package/boot/vmlinuz-$version"
   if [[ ! -f $guest_dir/initrd.cpio || $repo/tests/interop/guest_init.sh -nt $guest_dir/initrd.cpio ]]; then guest_initrd "$version"; fi
   say "$version" >"$guest_dir/version"
 }
