@@ -201,15 +201,21 @@ Status Daemon::open_device() {
   };
   device_ = std::make_unique<Device>(*engine_, outer_.get(), entropy_, system_now(), std::move(options));
   device_->set_engine_settings(settings_of(config_));
-  DeviceChange change = difference(FileConfig{}, config_);
-  const std::uint32_t mark = HostSetup::mark_needed(config_);
-  if (mark != 0 && inner_ != nullptr) change.fwmark = mark;
+  DeviceChange change = change_between(FileConfig{}, config_);
   change.listen_port.reset();  // bound already
   if (Status applied = device_->apply(std::move(change)); !applied) return applied;
   for (unsigned i = 0; i < limits.workers; ++i)
     workers_.push_back(
         std::make_unique<Worker>(*engine_, i, outer_->queue(i), inner_ == nullptr ? nullptr : &inner_->queue(i)));
   return Nothing{};
+}
+
+// What the files say, and the fwmark that a default route through the interface needs: at start and on every reload.
+DeviceChange Daemon::change_between(const FileConfig& now, const FileConfig& next) const {
+  DeviceChange change = difference(now, next);
+  const std::uint32_t mark = HostSetup::mark_needed(next);
+  if (mark != 0 && inner_ != nullptr) change.fwmark = mark;
+  return change;
 }
 
 Status Daemon::open_host() {
@@ -325,7 +331,7 @@ void Daemon::reload() {
   const std::vector<ConfigError> errors = next ? unchangeable(config_, *next) : next.error();
   for (const ConfigError& error : errors) WG_LOG(Error, "reload_refused", {"why", error.text()});
   if (!errors.empty()) return;
-  if (Status applied = device_->apply(difference(config_, *next)); !applied) {
+  if (Status applied = device_->apply(change_between(config_, *next)); !applied) {
     WG_LOG(Error, "reload_failed", {"why", applied.error().what});
     return;
   }

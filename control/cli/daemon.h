@@ -49,6 +49,7 @@ class Daemon {
   Status wrap_for_capture();
   Status open_keylog();
   void log_keys(const KeylogEntry& entry) const;
+  [[nodiscard]] DeviceChange change_between(const FileConfig& now, const FileConfig& next) const;
   [[nodiscard]] Settings settings_of(const FileConfig& config) const;
   void turn();
   bool serve_signals();  // false: the end
