@@ -40,7 +40,8 @@ std::uint64_t take_numbers(Session& session, std::uint64_t& wanted) {
 // peer, and with Forward = none everything (its kernel and its firewall decide).
 void Worker::for_the_host(Burst& burst) {
   if (burst.empty()) return;
-  find_destinations(burst, 0);
+  const bool all = settings_->has_inner && settings_->forward == Forward::kNone;  // whoever it is for: no look-up
+  if (!all) find_destinations(burst, 0);
   burst.filter(context_, [this](Packet& packet) {
     const auto& ours = settings_->host_addresses;
     const bool is_ours =

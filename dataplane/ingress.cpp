@@ -178,13 +178,11 @@ void Worker::confirm(Session& session, PeerState& peer) {
   if (!session.initiator) {
     // The word first: what waits for the key may leave as soon as control hears of it.
     peer.offer_sending(session.serial, session.slot);
-    post(link_.urgent,
-         {.kind = Event::Kind::kConfirmed,
-          .peer = session.peer,
-          .serial = session.serial,
-          .counter = {},
-          .endpoint = {}},
-         session.received.confirmed);
+    session.received.confirmed = post(link_.urgent, {.kind = Event::Kind::kConfirmed,
+                                                     .peer = session.peer,
+                                                     .serial = session.serial,
+                                                     .counter = {},
+                                                     .endpoint = {}});
   } else {
     session.received.confirmed = true;
   }
@@ -199,15 +197,12 @@ void Worker::follow(Session& session, PeerState& peer, const Packet& packet) {
   if (known != nullptr && packet.from == *known) return;
   auto& received = session.received;
   if (packet.from == received.posted && received.posted_against == version) return;  // said already
-  bool posted;
-  post(link_.urgent,
-       {.kind = Event::Kind::kRoamed,
-        .peer = session.peer,
-        .serial = session.serial,
-        .counter = packet.counter,
-        .endpoint = packet.from},
-       posted);
-  if (!posted) return;  // the next packet tries again
+  const Event roamed{.kind = Event::Kind::kRoamed,
+                     .peer = session.peer,
+                     .serial = session.serial,
+                     .counter = packet.counter,
+                     .endpoint = packet.from};
+  if (!post(link_.urgent, roamed)) return;  // the next packet tries again
   received.posted = packet.from;
   received.posted_against = version;
 }

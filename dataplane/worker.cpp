@@ -81,9 +81,10 @@ void Worker::take_handed_over() {
   }
 }
 
-void Worker::post(SpscRing<Event>& ring, const Event& event, bool& posted) {
-  posted = ring.push(event);
-  if (posted) engine_.control_doorbell().ring_if_asleep();
+bool Worker::post(SpscRing<Event>& ring, const Event& event) {
+  if (!ring.push(event)) return false;
+  engine_.control_doorbell().ring_if_asleep();
+  return true;
 }
 
 // Asks control once; it clears the flag when it has heard. A full ring clears it too: the next packet asks again.
@@ -91,19 +92,15 @@ void Worker::want_handshake(PeerState& peer) {
   if (peer.handshake_wanted.load(std::memory_order_relaxed) ||
       peer.handshake_wanted.exchange(true, std::memory_order_relaxed))
     return;
-  bool posted;
-  post(link_.events,
-       {.kind = Event::Kind::kWantHandshake, .peer = peer.id, .serial = {}, .counter = {}, .endpoint = {}}, posted);
-  if (!posted) peer.handshake_wanted.store(false, std::memory_order_relaxed);
+  const Event event{.kind = Event::Kind::kWantHandshake, .peer = peer.id, .serial = {}, .counter = {}, .endpoint = {}};
+  if (!post(link_.events, event)) peer.handshake_wanted.store(false, std::memory_order_relaxed);
 }
 
 void Worker::arm_timers(PeerState& peer) {
   if (peer.timers_armed.load(std::memory_order_relaxed) || peer.timers_armed.exchange(true, std::memory_order_relaxed))
     return;
-  bool posted;
-  post(link_.events, {.kind = Event::Kind::kActive, .peer = peer.id, .serial = {}, .counter = {}, .endpoint = {}},
-       posted);
-  if (!posted) peer.timers_armed.store(false, std::memory_order_relaxed);
+  const Event event{.kind = Event::Kind::kActive, .peer = peer.id, .serial = {}, .counter = {}, .endpoint = {}};
+  if (!post(link_.events, event)) peer.timers_armed.store(false, std::memory_order_relaxed);
 }
 
 bool Worker::sleep_begin() {

@@ -46,7 +46,7 @@ class Worker {
   void take_orders();
   void obey(const Order& order);
   void take_handed_over();
-  void post(SpscRing<Event>& ring, const Event& event, bool& posted);
+  [[nodiscard]] bool post(SpscRing<Event>& ring, const Event& event);  // false: the ring is full
   void want_handshake(PeerState& peer);
   void arm_timers(PeerState& peer);
 

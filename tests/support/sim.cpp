@@ -6,6 +6,7 @@
 #include "control/address_text.h"
 #include "control/noise/x25519.h"
 #include "dataplane/wire/inner_ip.h"
+#include "tests/support/fake_device.h"
 
 namespace wireplane::test {
 namespace {
@@ -196,16 +197,7 @@ Endpoint Node::at_v6() const {
 PeerView Node::view_of(const PublicKey& key) const {
   PeerView found;
   device->for_each_peer([&](const PeerView& view) {
-    if (view.public_key != key) return;
-    found.public_key = view.public_key;
-    found.preshared_key = view.preshared_key.duplicate();
-    found.endpoint = view.endpoint;
-    found.persistent_keepalive_s = view.persistent_keepalive_s;
-    found.allowed_ips = view.allowed_ips;
-    found.group = view.group;
-    found.last_handshake = view.last_handshake;
-    found.received_octets = view.received_octets;
-    found.sent_octets = view.sent_octets;
+    if (view.public_key == key) found = copy_of(view);
   });
   return found;
 }
