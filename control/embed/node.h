@@ -72,6 +72,7 @@ struct Received {
   bool datagram{};  // UDP from the peer's own address to ours: octets are its payload; else they are a whole IP packet
   std::span<const std::uint8_t> octets;  // until the call that they were given to returns
   std::uint16_t port{}, from_port{};
+  std::span<const std::uint8_t> packet;  // the whole IP packet in any case
 };
 
 struct NodeStats {

@@ -48,7 +48,7 @@ enum class Reading { kDatagram, kPacket, kMalformed };
 // The worker has checked that the source is the peer's, and the length.
 Reading read_packet(const AppPort::Inbound& in, const NodePeer& from, const Address& us, Received& out) {
   out.from = from;
-  out.octets = {in.data, in.length};
+  out.octets = out.packet = {in.data, in.length};
   const std::uint8_t* ip = in.data;
   const bool ours = !is_ipv4(ip) && ip[6] == kProtocolUdp && destination_of(ip) == us && source_of(ip) == from.address;
   if (!ours) return Reading::kPacket;
