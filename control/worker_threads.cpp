@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "control/log.h"
 #include "control/system.h"
 
 namespace wireplane {
@@ -109,6 +110,13 @@ void WorkerThread::sleep(std::vector<int>& fds) {
   worker_.sleep_end();
   std::uint64_t rung;
   static_cast<void>(!::read(wake_fd_, &rung, sizeof rung));
+}
+
+void account_for(const std::vector<std::unique_ptr<Worker>>& stopped) {
+  for (std::size_t i = 0; i < stopped.size(); ++i) {
+    const std::int64_t missing = stopped[i]->counters().inside() - static_cast<std::int64_t>(stopped[i]->held());
+    if (missing != 0) WG_LOG(Error, "packets_unaccounted", {"worker", i}, {"missing", missing});
+  }
 }
 
 }  // namespace wireplane

@@ -96,6 +96,7 @@ Drop Worker::hand_over(Packet& packet, unsigned owner) {
   packet.session = &engine_.sessions().at(SessionSlot{0});  // "classified": not null; the owner looks it up itself
   if (!engine_.handover(number_, owner).push(packet)) return Drop::kHandoverFull;
   engine_.link(owner).doorbell.ring_if_asleep();
+  link_.counters.handed_on.add(1);
   packet.buffer = nullptr;  // it is the owner's now
   return Drop::kNone;
 }

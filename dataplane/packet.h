@@ -49,15 +49,25 @@ struct Tally {
 };
 struct alignas(kCacheLine) Counters {
   std::array<Tally, kDropCount> drops;
-  // The conservation law: outer_in + inner_in + made + refused == outer_out + inner_out + consumed + sum(drops) + held
+  // The conservation law, of every worker: outer_in + inner_in + made + refused + taken_on ==
+  // outer_out + inner_out + consumed + handed_on + sum(drops) + held. Of all: handed_on - taken_on waits in the rings.
   Tally outer_in, outer_in_octets, outer_out, outer_out_octets;  // datagrams, and octets of UDP payload
   Tally inner_in, inner_in_octets, inner_out, inner_out_octets;  // packets to and from the inner port
   Tally made;      // packets of our own: keepalives, handshakes, ICMP errors, fragments
   Tally refused;   // dropped inside a port's receive(), before they became a packet (each is in drops too)
   Tally consumed;  // packets that ended as intended: keepalives heard, handshakes given to control, ICMP causes
   Tally relayed;   // from peer to peer
+  Tally handed_on, taken_on;  // to and from other workers, who own the packets' sessions
   Tally bursts, idle_steps, sleeps;
   void drop(Drop reason, std::uint64_t n = 1) { drops[static_cast<std::size_t>(reason)].add(n); }
+  // Packets that have begun here and not ended: what the law calls held. For when the worker does not step.
+  [[nodiscard]] std::int64_t inside() const {
+    std::uint64_t begun = 0, ended = 0;
+    for (const Tally* tally : {&outer_in, &inner_in, &made, &refused, &taken_on}) begun += tally->get();
+    for (const Tally* tally : {&outer_out, &inner_out, &consumed, &handed_on}) ended += tally->get();
+    for (const Tally& tally : drops) ended += tally.get();
+    return static_cast<std::int64_t>(begun - ended);
+  }
 };
 
 // What a stage or a port needs of its worker: where buffers come from and go to, and where it counts.

@@ -76,8 +76,10 @@ void Worker::take_handed_over() {
   for (unsigned from = 0; from < engine_.workers(); ++from) {
     if (from == number_) continue;
     SpscRing<Packet>& ring = engine_.handover(from, number_);
+    const std::size_t before = burst_.size();
     for (const Packet* packet; burst_.size() < kReceiveBurst && (packet = ring.front()) != nullptr; ring.pop())
       burst_.add(*packet);
+    if (burst_.size() != before) link_.counters.taken_on.add(burst_.size() - before);
   }
 }
 

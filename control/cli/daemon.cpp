@@ -59,6 +59,7 @@ Daemon::~Daemon() {
   threads_.clear();
   uapi_.reset();
   if (host_) host_->undo();
+  account_for(workers_);
   workers_.clear();
   device_.reset();  // wipes keys
   outer_.reset();

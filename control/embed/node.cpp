@@ -164,6 +164,7 @@ void Node::State::close() {
   threads.clear();
   {
     const std::lock_guard lock{control};
+    account_for(workers);
     workers.clear();
     if (device != nullptr)
       for (std::size_t i = 0; i < kDropCount; ++i) drops_of_closed_device[i] = device->drops(static_cast<Drop>(i));

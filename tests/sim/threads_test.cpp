@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "control/noise/x25519.h"
+#include "tests/support/conservation.h"
 #include "tests/support/sim.h"
 
 namespace wireplane::test {
@@ -188,18 +189,7 @@ TEST(Threads, WorkersAndControlShareOneDeviceWithoutARace) {
   EXPECT_EQ(twice, 0u);
   EXPECT_EQ(network.reused, 0u);
   EXPECT_GT(network.numbers, 0u);
-  for (Host* host : {&a, &b}) {
-    std::uint64_t in = 0, out = 0;
-    for (const auto& worker : host->workers) {
-      const Counters& c = worker->counters();
-      in += c.outer_in.get() + c.inner_in.get() + c.made.get() + c.refused.get();
-      out += c.outer_out.get() + c.inner_out.get() + c.consumed.get() + worker->held();
-      for (const Tally& tally : c.drops) out += tally.get();
-    }
-    for (unsigned i = 0; i < kWorkers; ++i)
-      for (unsigned j = 0; j < kWorkers; ++j) out += host->engine.handover(i, j).size();
-    EXPECT_EQ(in, out) << "conservation law";
-  }
+  for (Host* host : {&a, &b}) expect_conserved(host->engine, host->workers);
 }
 
 }  // namespace

@@ -114,6 +114,10 @@ Node::Node(Sim& sim, unsigned id, NodeOptions options)
 }
 
 Node::~Node() {
+  for (unsigned i = 0; i < workers.size(); ++i)
+    EXPECT_EQ(imbalance(i), 0) << "conservation law, node " << id_ << ", worker " << i << ", WG_SEED=" << sim_.seed()
+                               << '\n'
+                               << counters_text();
   EXPECT_EQ(imbalance(), 0) << "conservation law, node " << id_ << ", WG_SEED=" << sim_.seed() << '\n'
                             << counters_text();
   std::size_t in_rings = 0;
@@ -276,14 +280,15 @@ std::size_t Node::held() const {
   return sum;
 }
 
+std::int64_t Node::imbalance(unsigned worker) const {
+  return workers[worker]->counters().inside() - static_cast<std::int64_t>(workers[worker]->held());
+}
+
+// Between workers too: what one handed on, another took, or it waits in their ring.
 std::int64_t Node::imbalance() const {
-  std::uint64_t in = 0, out = held();
-  for (const auto tally : {&Counters::outer_in, &Counters::inner_in, &Counters::made, &Counters::refused})
-    in += total(tally);
-  for (const auto tally : {&Counters::outer_out, &Counters::inner_out, &Counters::consumed}) out += total(tally);
-  for (const auto& worker : workers)
-    for (const Tally& tally : worker->counters().drops) out += tally.get();
-  return static_cast<std::int64_t>(in - out);
+  std::int64_t sum = -static_cast<std::int64_t>(held());
+  for (const auto& worker : workers) sum += worker->counters().inside();
+  return sum + static_cast<std::int64_t>(total(&Counters::handed_on) - total(&Counters::taken_on));
 }
 
 std::string Node::counters_text() const {

@@ -133,7 +133,8 @@ class Node {
   [[nodiscard]] std::uint64_t drops(Drop reason) const;
   [[nodiscard]] std::uint64_t total(Tally Counters::*tally) const;
   [[nodiscard]] std::size_t held() const;
-  [[nodiscard]] std::int64_t imbalance() const;  // 0: the conservation law of packet.h holds
+  [[nodiscard]] std::int64_t imbalance() const;                 // 0: the conservation law of packet.h holds, in all
+  [[nodiscard]] std::int64_t imbalance(unsigned worker) const;  // ... and for this worker
   [[nodiscard]] std::string counters_text() const;
 
  private:
@@ -176,6 +177,7 @@ class Sim final : public MemoryNetwork {
   void run_for(Duration time) { run_until(now_ + time); }
   void run_until(Instant end);
   bool run_until(const std::function<bool()>& reached, Duration at_most);
+  void sleep_through(Duration time) { now_ += time; }  // the host was suspended: what was due meanwhile is late
   void at(Instant when, std::function<void()> what);
   void after(Duration wait, std::function<void()> what) { at(now_ + wait, std::move(what)); }
   void touch(Node& node);  // something was done to it by hand: let it see to it now

@@ -14,7 +14,12 @@ namespace wireplane {
 
 struct TestWorker {
   explicit TestWorker(std::size_t buffers = 1024, std::size_t data_room = 2048) : pool{buffers, data_room} {}
-  ~TestWorker() { clear(); }
+  // The bare port's part of the conservation law: every buffer that went through it is back. Ports end before it does.
+  ~TestWorker() {
+    clear();
+    cache.drain();
+    EXPECT_EQ(pool.available(), pool.capacity()) << "buffers are missing";
+  }
 
   MemoryPool pool;
   BufferCache cache{pool};

@@ -15,9 +15,12 @@
 #include "control/address_text.h"
 #include "control/noise/base64.h"
 #include "dataplane/wire/checksum.h"
+#include "tests/support/conservation.h"
 
 namespace wireplane {
 namespace {
+
+const auto* const kLaw = test::every_test_accounts();  // packet.h's, of every node that ends
 
 using Octets = std::vector<std::uint8_t>;
 using SteadyClock = std::chrono::steady_clock;
