@@ -69,16 +69,31 @@ MacAddress read_mac(const nlattr* attribute) {
   return mac;
 }
 
+std::uint32_t read_u32(const nlattr* attribute) {
+  return mnl_attr_get_payload_len(attribute) == sizeof(std::uint32_t) ? mnl_attr_get_u32(attribute) : 0;
+}
+
+std::string read_text(const nlattr* attribute) {
+  const auto* text = static_cast<const char*>(mnl_attr_get_payload(attribute));
+  return {text, ::strnlen(text, mnl_attr_get_payload_len(attribute))};
+}
+
+// The message's own header, or null if it is too short to have one: its callback says malformed().
 template <class Header>
-const Header& header_of(const nlmsghdr* message) {
-  return *static_cast<const Header*>(mnl_nlmsg_get_payload(message));
+const Header* header_of(const nlmsghdr* message) {
+  if (mnl_nlmsg_get_payload_len(message) < sizeof(Header)) return nullptr;
+  return static_cast<const Header*>(mnl_nlmsg_get_payload(message));
+}
+int malformed() {
+  errno = EBADMSG;
+  return MNL_CB_ERROR;
 }
 
 template <class Each>
 void for_each_attribute(const nlmsghdr* message, std::size_t header_size, Each each) {
   // mnl_attr_for_each, which is not C++
   const auto* attribute = static_cast<const nlattr*>(mnl_nlmsg_get_payload_offset(message, header_size));
-  const auto* end = static_cast<const char*>(mnl_nlmsg_get_payload_tail(message));
+  const auto* end = reinterpret_cast<const char*>(message) + message->nlmsg_len;  // libmnl's tail is rounded up
   for (; mnl_attr_ok(attribute, static_cast<int>(end - reinterpret_cast<const char*>(attribute)));
        attribute = mnl_attr_next(attribute))
     each(int{mnl_attr_get_type(attribute)}, attribute);
@@ -92,12 +107,13 @@ struct Collected {
 
 int collect_address(const nlmsghdr* message, void* data) {
   auto& collected = *static_cast<Collected<Address>*>(data);
-  const auto& header = header_of<ifaddrmsg>(message);
-  if (header.ifa_index != collected.interface) return MNL_CB_OK;
+  const auto* header = header_of<ifaddrmsg>(message);
+  if (header == nullptr) return malformed();
+  if (header->ifa_index != collected.interface) return MNL_CB_OK;
   Address address, local;
-  for_each_attribute(message, sizeof header, [&](int type, const nlattr* attribute) {
-    if (type == IFA_ADDRESS) address = read_address(header.ifa_family, attribute);
-    if (type == IFA_LOCAL) local = read_address(header.ifa_family, attribute);  // on point-to-point links the own end
+  for_each_attribute(message, sizeof *header, [&](int type, const nlattr* attribute) {
+    if (type == IFA_ADDRESS) address = read_address(header->ifa_family, attribute);
+    if (type == IFA_LOCAL) local = read_address(header->ifa_family, attribute);  // on point-to-point links the own end
   });
   if (const Address own = local.none() ? address : local; !own.none()) collected.items.push_back(own);
   return MNL_CB_OK;
@@ -105,31 +121,32 @@ int collect_address(const nlmsghdr* message, void* data) {
 
 int collect_route(const nlmsghdr* message, void* data) {
   auto& collected = *static_cast<Collected<KernelRoute>*>(data);
-  const auto& header = header_of<rtmsg>(message);
-  if (header.rtm_type != RTN_UNICAST || (header.rtm_flags & RTM_F_CLONED) != 0) return MNL_CB_OK;
+  const auto* header = header_of<rtmsg>(message);
+  if (header == nullptr) return malformed();
+  if (header->rtm_type != RTN_UNICAST || (header->rtm_flags & RTM_F_CLONED) != 0) return MNL_CB_OK;
   KernelRoute route;
-  route.prefix_length = header.rtm_dst_len;
-  route.table = header.rtm_table;
-  route.destination.family = header.rtm_family == AF_INET ? Address::Family::kV4 : Address::Family::kV6;
-  for_each_attribute(message, sizeof header, [&](int type, const nlattr* attribute) {
+  route.prefix_length = header->rtm_dst_len;
+  route.table = header->rtm_table;
+  route.destination.family = header->rtm_family == AF_INET ? Address::Family::kV4 : Address::Family::kV6;
+  for_each_attribute(message, sizeof *header, [&](int type, const nlattr* attribute) {
     switch (type) {
       case RTA_DST:
-        route.destination = read_address(header.rtm_family, attribute);
+        route.destination = read_address(header->rtm_family, attribute);
         break;
       case RTA_GATEWAY:
-        route.gateway = read_address(header.rtm_family, attribute);
+        route.gateway = read_address(header->rtm_family, attribute);
         break;
       case RTA_PREFSRC:
-        route.source = read_address(header.rtm_family, attribute);
+        route.source = read_address(header->rtm_family, attribute);
         break;
       case RTA_OIF:
-        route.interface = mnl_attr_get_u32(attribute);
+        route.interface = read_u32(attribute);
         break;
       case RTA_TABLE:
-        route.table = mnl_attr_get_u32(attribute);
+        route.table = read_u32(attribute);
         break;
       case RTA_PRIORITY:
-        route.priority = mnl_attr_get_u32(attribute);
+        route.priority = read_u32(attribute);
         break;
       default:
         break;
@@ -141,16 +158,17 @@ int collect_route(const nlmsghdr* message, void* data) {
 
 int collect_neighbour(const nlmsghdr* message, void* data) {
   auto& collected = *static_cast<Collected<KernelNeighbour>*>(data);
-  const auto& header = header_of<ndmsg>(message);
+  const auto* header = header_of<ndmsg>(message);
+  if (header == nullptr) return malformed();
   // A stale entry still says where its owner was last seen; only what the kernel has given up on is left out.
-  if (header.ndm_ifindex != static_cast<int>(collected.interface) ||
-      (header.ndm_state & (NUD_FAILED | NUD_INCOMPLETE)) != 0)
+  if (header->ndm_ifindex != static_cast<int>(collected.interface) ||
+      (header->ndm_state & (NUD_FAILED | NUD_INCOMPLETE)) != 0)
     return MNL_CB_OK;
   KernelNeighbour neighbour;
   neighbour.interface = collected.interface;
   bool has_mac = false;
-  for_each_attribute(message, sizeof header, [&](int type, const nlattr* attribute) {
-    if (type == NDA_DST) neighbour.address = read_address(header.ndm_family, attribute);
+  for_each_attribute(message, sizeof *header, [&](int type, const nlattr* attribute) {
+    if (type == NDA_DST) neighbour.address = read_address(header->ndm_family, attribute);
     if (type == NDA_LLADDR) {
       neighbour.mac = read_mac(attribute);
       has_mac = mnl_attr_get_payload_len(attribute) == neighbour.mac.size();
@@ -162,11 +180,12 @@ int collect_neighbour(const nlmsghdr* message, void* data) {
 
 int read_link(const nlmsghdr* message, void* data) {
   auto& link = *static_cast<KernelLink*>(data);
-  const auto& header = header_of<ifinfomsg>(message);
-  link.up = (header.ifi_flags & IFF_UP) != 0;
-  for_each_attribute(message, sizeof header, [&](int type, const nlattr* attribute) {
-    if (type == IFLA_IFNAME) link.name = mnl_attr_get_str(attribute);
-    if (type == IFLA_MTU) link.mtu = mnl_attr_get_u32(attribute);
+  const auto* header = header_of<ifinfomsg>(message);
+  if (header == nullptr) return malformed();
+  link.up = (header->ifi_flags & IFF_UP) != 0;
+  for_each_attribute(message, sizeof *header, [&](int type, const nlattr* attribute) {
+    if (type == IFLA_IFNAME) link.name = read_text(attribute);
+    if (type == IFLA_MTU) link.mtu = read_u32(attribute);
     if (type == IFLA_ADDRESS) link.mac = read_mac(attribute);
   });
   return MNL_CB_OK;

@@ -1,6 +1,7 @@
 // oracle.h: what a configuration means, said as slowly and plainly as possible: maps and linear searches.
 #pragma once
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,11 +13,10 @@ namespace wireplane::fuzz {
 
 inline bool contains(const Prefix& prefix, const Address& address) {
   if (prefix.address.family != address.family) return false;
-  for (unsigned bit = 0; bit < prefix.length; ++bit) {
-    const unsigned mask = 0x80u >> bit % 8;
-    if ((prefix.address.octets[bit / 8] & mask) != (address.octets[bit / 8] & mask)) return false;
-  }
-  return true;
+  const std::size_t whole = prefix.length / 8;
+  if (std::memcmp(prefix.address.octets.data(), address.octets.data(), whole) != 0) return false;
+  const unsigned differ = whole == 16 ? 0 : prefix.address.octets[whole] ^ address.octets[whole];
+  return differ >> (8 - prefix.length % 8) == 0;
 }
 
 // Whose an inner address is: the owner of the longest prefix that contains it.
