@@ -51,7 +51,8 @@ std::optional<KeyPair> Speaker::respond(const Wire& initiation, ResponseMessage&
   if (initiation.octets.size() != sizeof message) return std::nullopt;
   std::memcpy(&message, initiation.octets.data(), sizeof message);
   auto read = read_initiation(message, us);
-  if (!read || !read_initiation_timestamp(*read, message, them)) return std::nullopt;
+  if (!read || read->remote_static != them.public_key || !read_initiation_timestamp(*read, message, them))
+    return std::nullopt;
   response = {};
   auto keys = write_response(response, std::move(*read), ReceiverIndex{++next_index}, us, them, entropy);
   if (!keys) return std::nullopt;
