@@ -1,0 +1,12 @@
+# TCP and UDP over a node: a library of its own (libwireplane-ip.so), so that lwIP, which is one for a whole process, is
+# in those processes alone that want it. The tests link the same objects statically, as they do the rest.
+pkg_check_modules(LWIP REQUIRED IMPORTED_TARGET lwip)
+file(GLOB ip_stack_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/ip_stack*.cpp)
+add_library(wireplane_ip STATIC ${ip_stack_sources})
+target_link_libraries(wireplane_ip PUBLIC wireplane_flags wireplane_control PRIVATE PkgConfig::LWIP)
+
+add_library(wireplane_ip_shared SHARED $<TARGET_OBJECTS:wireplane_ip>)
+target_link_libraries(wireplane_ip_shared PUBLIC wireplane_shared PRIVATE wireplane_dataplane PkgConfig::LWIP)
+set_target_properties(wireplane_ip_shared PROPERTIES OUTPUT_NAME wireplane-ip VERSION ${PROJECT_VERSION} SOVERSION 0
+  LINK_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/ip_stack.map)
+target_link_options(wireplane_ip_shared PRIVATE "LINKER:--version-script=${CMAKE_CURRENT_LIST_DIR}/ip_stack.map" LINKER:--no-undefined)
