@@ -48,3 +48,9 @@ build() {
     return 1
   fi
 }
+
+# Where deploy/install.sh compiles peers to: a path for each version, so that a changed pin is compiled anew.
+: "${peers_dir:=${WIREPLANE_PEERS:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/wireplane/peers}}"
+peer_program() { # NAME of a line of packages.txt
+  awk -v name="$1" -v folder="$peers_dir" '$1 == name && $3 == "peers" { sub(/.*@/, "", $2); print folder "/" name "-" $2 }' "$repo/deploy/packages.txt"
+}

@@ -11,7 +11,8 @@
 #   wire relay 192.0.2.1/24 alice 192.0.2.2/24 [relay_v6 alice_v6]      devices are named after the other end
 #   at alice ping ...                       a command on a host
 #   spawn NAME alice COMMAND...             in the background; its output goes to $lab_logs/NAME.log; halt NAME [SIGNAL]
-#   peer_up alice FILE                      a stock WireGuard device `alice` on host alice, wg-quick's format
+#   peer_up alice FILE [IMPLEMENTATION]     a stock WireGuard device `alice` on host alice, wg-quick's format; else one of
+#                                           kernel, wireguard-go, wireguard-go-new, boringtun
 #   relay_up relay FILE                     the device `relay` on host relay: wireplane, or $WIREPLANE_RELAY
 
 : "${WIREPLANE_RELAY:=$repo/build/release/wireplane}"
@@ -128,13 +129,14 @@ stock_wireguard() {
 }
 
 peer_up() {
-  local name=$1 conf=$2 address allowed
-  if [[ $(stock_wireguard) == kernel ]]; then
-    at "$name" ip link add "$name" type wireguard
-  else
-    spawn "$name" "$name" env LOG_LEVEL="${WIREGUARD_GO_LOG:-error}" wireguard-go -f "$name"
-    wait_for 10 answers "$name" || die "wireguard-go on $name did not start"
-  fi
+  local name=$1 conf=$2 implementation=${3:-$(stock_wireguard)} program address allowed
+  program=$(peer_program "$implementation")
+  case $implementation in
+    kernel) at "$name" ip link add "$name" type wireguard ;;
+    boringtun) spawn "$name" "$name" env WG_LOG_LEVEL="${BORINGTUN_LOG:-error}" "$program" --foreground --disable-drop-privileges "$name" ;;
+    *) spawn "$name" "$name" env LOG_LEVEL="${WIREGUARD_GO_LOG:-error}" "${program:-wireguard-go}" -f "$name" ;;
+  esac
+  [[ $implementation == kernel ]] || wait_for 10 answers "$name" || die "$implementation on $name did not start"
   at "$name" wg setconf "$name" <(wg_part "$conf")
   for address in $(conf_value "$conf" Address); do at "$name" ip address add "$address" dev "$name"; done
   at "$name" ip link set mtu "$(conf_value "$conf" MTU | grep -o '[0-9]*' || echo 1420)" up dev "$name"

@@ -7,6 +7,8 @@
 #   tests/interop/kernel_guest.sh build    fetch Debian's package, unpack, make build/kernel-guest/{vmlinux,initrd.cpio}
 #   (sourced) guest_up HOST ENDPOINT       start it beside HOST: tap0 203.0.113.1 there, 203.0.113.2 in the guest
 #   (sourced) in_guest HOST COMMAND        run a command in it, over the tunnel
+#   (sourced) guest_on_lan                 start it as a bare machine on the bridge `lan` of host switch
+#   (sourced) guest_do SCRIPT              run a script in that one, by its own link; prints its output, has its exit status
 set -euo pipefail
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   # shellcheck source=deploy/common.sh
@@ -37,7 +39,7 @@ guest_initrd() { # modules in dependency order, busybox, wg and its libraries, o
     printf '%s\n' "$name" >>"$tree/mod/order"
   done
   cp /bin/busybox "$tree/bin/"
-  for name in sh mount insmod ip ping cat echo sleep dmesg grep nc cut tr uname; do ln -s busybox "$tree/bin/$name"; done
+  for name in sh mount insmod ip ping cat echo sleep dmesg grep nc cut tr uname head rm sha256sum timeout; do ln -s busybox "$tree/bin/$name"; done
   cp /usr/bin/wg "$tree/bin/"
   ldd /usr/bin/wg | grep -o '/[^ ]*' | while read -r library; do
     mkdir -p "$tree$(dirname "$library")"
@@ -70,25 +72,53 @@ guest_build() {
   [[ -d $guest_dir/kernel_package/boot ]] || guest_fetch
   version=$(basename "$guest_dir"/kernel_package/lib/modules/*)
   [[ -f $guest_dir/vmlinux ]] || guest_vmlinux "$guest_dir/kernel_package/boot/vmlinuz-$version"
-  if [[ ! -f $guest_dir/initrd.cpio || $repo/tests/interop/guest_init.sh -nt $guest_dir/initrd.cpio ]]; then guest_initrd "$version"; fi
+  if [[ ! -f $guest_dir/initrd.cpio || $repo/tests/interop/guest_init.sh -nt $guest_dir/initrd.cpio ||
+    $repo/tests/interop/kernel_guest.sh -nt $guest_dir/initrd.cpio ]]; then guest_initrd "$version"; fi
   say "$version" >"$guest_dir/version"
 }
 
 guest_up() { # HOST [ENDPOINT]: with an endpoint the guest initiates
-  local name=$1 endpoint=${2:-} khz
-  [[ -f $guest_dir/vmlinux && -f $guest_dir/initrd.cpio ]] || leave_out "no guest kernel was built (tests/interop/kernel_guest.sh build)"
+  local name=$1 endpoint=${2:-}
   at "$name" ip tuntap add dev tap0 mode tap
   at "$name" ip address add 203.0.113.1/30 dev tap0
   at "$name" ip link set tap0 up
+  guest_boot "$name" "guest.outer=203.0.113.2/30 guest.inner=10.77.0.4/24 guest.endpoint=$endpoint guest.private=$(private guest) guest.peer=$(public relay)"
+}
+
+guest_boot() { # HOST WORDS-OF-ITS-COMMAND-LINE [QEMU-ARGUMENTS...]
+  local name=$1 words=$2 khz
+  shift 2
+  [[ -f $guest_dir/vmlinux && -f $guest_dir/initrd.cpio ]] || leave_out "no guest kernel was built (tests/interop/kernel_guest.sh build)"
   khz=$(awk '/^cpu MHz/ { printf "%d", $4 * 1000; exit }' /proc/cpuinfo)
   spawn qemu "$name" qemu-system-x86_64 -M microvm,x-option-roms=off,rtc=on,auto-kernel-cmdline=off -accel tcg -cpu qemu64,+rdrand \
     -smp 1 -m 128 -nodefaults -no-user-config -display none -no-reboot -kernel "$guest_dir/vmlinux" -initrd "$guest_dir/initrd.cpio" \
-    -append "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on tsc_early_khz=$khz guest.outer=203.0.113.2/30 guest.inner=10.77.0.4/24 guest.endpoint=$endpoint guest.private=$(private guest) guest.peer=$(public relay)" \
-    -serial "file:$lab_logs/guest-console.log" -netdev tap,id=n0,ifname=tap0,script=no,downscript=no -device virtio-net-device,netdev=n0
+    -append "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on tsc_early_khz=$khz $words" \
+    -serial "file:$lab_logs/guest-console.log" -netdev tap,id=n0,ifname=tap0,script=no,downscript=no -device virtio-net-device,netdev=n0,csum=off "$@"
   wait_for 40 grep -q 'guest: ready' "$lab_logs/guest-console.log" || {
     tail -n 20 "$lab_logs/guest-console.log" "$lab_logs/qemu.log"
     fail "the guest did not come up"
   }
+}
+
+guest_on_lan() {
+  at switch ip tuntap add dev tap0 mode tap
+  at switch ip link set tap0 master lan up
+  at switch ip tuntap add dev manage mode tap
+  at switch ip address add 169.254.77.1/30 dev manage
+  at switch ip link set manage up
+  guest_boot switch guest.manage=169.254.77.2/30 \
+    -netdev tap,id=n1,ifname=manage,script=no,downscript=no -device virtio-net-device,netdev=n1,mac=52:54:00:00:00:4d
+  wait_for 20 guest_do true || fail "the guest's shell does not answer"
+}
+guest_do() {
+  local out
+  out=$(at switch timeout 120 busybox nc 169.254.77.2 2323 <<<"(
+$1
+) 2>&1
+echo \"::\$?\"
+exit")
+  printf '%s' "${out%::*}"
+  [[ $out == *::0 ]]
 }
 
 in_guest() { # HOST COMMAND: HOST must reach 10.77.0.4

@@ -70,7 +70,7 @@ run_case() { # NAME -> one line "PASS|FAIL|SKIP name seconds reason" in the resu
   fi
 }
 
-jobs=3
+jobs=4 # some wait for clocks most of their time
 globs=()
 while (($#)); do
   case $1 in
@@ -97,7 +97,10 @@ for name in $(cases); do
 done
 ((${#chosen[@]})) || die "no case is called so (see --list)"
 
-if printf '%s\n' "${chosen[@]}" | grep -q ' guest_'; then # the sandboxes have no network to fetch a kernel from
+if printf '%s\n' "${chosen[@]}" | grep -qE ' (peer|matrix)_'; then # where cargo or go is absent it says so, and cells are left out
+  "$repo/deploy/install.sh" peers || :
+fi
+if printf '%s\n' "${chosen[@]}" | grep -qE ' (guest|peer|matrix)_'; then # the sandboxes have no network to fetch a kernel from
   "$here/kernel_guest.sh" build >"$repo/build/kernel-guest.log" 2>&1 </dev/null || tail -n 3 "$repo/build/kernel-guest.log"
 fi
 
@@ -110,7 +113,40 @@ done < <(printf '%s\n' "${chosen[@]}" | sort -k1,1nr -s)
 wait
 trap - EXIT
 
+# ---- the matrix: what each implementation did, property by property, as the cells of cases_matrix.sh tell it ----
+cells=()
+for name in $(printf '%s\n' "${chosen[@]#* }" | sort -r); do # peer_* before matrix_*
+  if [[ -s $repo/build/interop/$name/cells ]]; then cells+=("$repo/build/interop/$name/cells"); fi
+done
+if ((${#cells[@]})); then
+  say
+  # shellcheck disable=SC2154  # implementations: cases_matrix.sh
+  awk -F '|' -v names="${implementations[*]}" '
+    BEGIN { count = split(names, name, " ") }
+    $2 == "all" { absent[$1] = $4; next }
+    { if (!($2 in seen)) { seen[$2] = 1; property[++properties] = $2 }
+      verdict[$1, $2] = $3 == "DEVIATES" ? "deviates" : $3 == "PASS" ? "pass" : $3; if ($4 != "") remark[++remarks] = $1 ", " $2 ": " $4 }
+    END {
+      printf "%-36s", "property"; for (i = 1; i <= count; i++) printf " %-16s", name[i]; print ""
+      for (p = 1; p <= properties; p++) {
+        printf "%-36s", property[p]
+        for (i = 1; i <= count; i++) {
+          v = verdict[name[i], property[p]]
+          printf " %-16s", v != "" ? v : name[i] in absent ? "SKIP" : "-"
+        }
+        print ""
+      }
+      for (i = 1; i <= remarks; i++) print "  " remark[i]
+      for (a in absent) print "  " a ": " absent[a]
+    }' "${cells[@]}" | sed 's/ *$//'
+  say
+fi
+
 results=$repo/build/interop/results.txt
 failed=$(grep -c ^FAIL "$results" || :)
 say "interop: $(grep -c ^PASS "$results" || :) passed, $failed failed, $(grep -c ^SKIP "$results" || :) skipped"
+if [[ ${CI:-} == true ]] && ((${#cells[@]})) && grep -q '|SKIP|' "${cells[@]}"; then
+  say "in CI no implementation may be absent"
+  failed=$((failed + 1))
+fi
 ((failed == 0))

@@ -39,6 +39,25 @@ bob_too() {
   wire relay 198.51.100.1/24 bob 198.51.100.2/24 2001:db8:2::1/64 2001:db8:2::2/64
 }
 
+# lan NAME...: hosts on one switched link, device `lan` of each, numbered as they come: 192.0.2.N, 2001:db8:1::N. `-` leaves a
+# number free for what joins the bridge `lan` of host switch by itself.
+lan() {
+  local name number=0
+  host switch
+  at switch ip link add name lan type bridge mcast_snooping 0
+  at switch ip link set lan up
+  for name in "$@"; do
+    number=$((number + 1))
+    [[ $name != - ]] || continue
+    host "$name"
+    ip link add lan netns "$name" type veth peer name "to-$name" netns switch
+    at switch ip link set "to-$name" master lan up
+    at "$name" ip address add "192.0.2.$number/24" dev lan
+    at "$name" ip -6 address add "2001:db8:1::$number/64" dev lan nodad
+    at "$name" ip link set lan up
+  done
+}
+
 # interface NAME NUMBER [PORT]: [Interface] of device NAME, whose inner addresses end in NUMBER
 interface() {
   cat <<EOF

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""The outside of a tunnel, seen and disturbed: what the matrix of peers needs beside ping.
+
+  wire.py watch DEVICE                one line a WireGuard message that crosses DEVICE, either way, as it happens:
+                                      TIME FROM TO KIND LENGTH tos=HEX sender=INDEX receiver=INDEX [mac2]
+  wire.py slow DEVICE DEVICE MS       a wire between two devices that holds every frame for MS
+  wire.py flood KEY HOST PORT BURST MS SECONDS
+                                      initiations to the owner of public key KEY: BURST of them every MS, with a valid mac1 and
+                                      nothing valid inside, from port 6666; says `loaded` when the first cookie comes back
+  wire.py nudge ADDRESS               one echo reply that nobody asked for: data that is not answered
+
+Its own traffic (port 6666) is not shown by `watch`. Bounded: `flood` ends by itself, the others with the sandbox.
+"""
+import base64
+import collections
+import hashlib
+import ipaddress
+import os
+import select
+import socket
+import struct
+import sys
+import time
+
+KINDS = {1: "initiation", 2: "response", 3: "cookie", 4: "data"}
+FLOOD_PORT = 6666
+ETH_P_ALL = 3
+
+
+def packet_socket(device):
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+    s.bind((device, 0))
+    return s
+
+
+def udp_of(frame):
+    """(from, to, type of service, payload) of an unfragmented UDP datagram in an Ethernet frame, else None."""
+    kind = struct.unpack_from("!H", frame, 12)[0]
+    if kind == 0x0800 and frame[23] == 17 and not struct.unpack_from("!H", frame, 20)[0] & 0x3FFF:
+        at, tos = 14 + 4 * (frame[14] & 15), frame[15]
+        ends = [socket.inet_ntop(socket.AF_INET, frame[i:i + 4]) for i in (26, 30)]
+    elif kind == 0x86DD and frame[20] == 17:
+        at, tos = 54, struct.unpack_from("!H", frame, 14)[0] >> 4 & 255
+        ends = ["[%s]" % socket.inet_ntop(socket.AF_INET6, frame[i:i + 16]) for i in (22, 38)]
+    else:
+        return None
+    ports = struct.unpack_from("!HHH", frame, at)
+    payload = frame[at + 8:at + ports[2]]
+    return f"{ends[0]}:{ports[0]}", f"{ends[1]}:{ports[1]}", tos, payload
+
+
+def told(message):
+    """Kind, length and indices of a WireGuard message; None for anything else."""
+    if len(message) < 32 or message[0] not in KINDS or message[1:4] != b"\0\0\0":
+        return None
+    kind = KINDS[message[0]]
+    first, second = struct.unpack_from("<II", message, 4)
+    words = {"initiation": f"sender={first:08x}", "response": f"sender={first:08x} receiver={second:08x}"}
+    text = f"{kind} {len(message)} {words.get(kind, f'receiver={first:08x}')}"
+    if kind in words and any(message[-16:]):
+        text += " mac2"
+    return text
+
+
+def watch(device):
+    s = packet_socket(device)
+    while True:
+        frame = s.recv(65535)
+        datagram = udp_of(frame) if len(frame) >= 42 else None
+        if datagram is None:
+            continue
+        source, target, tos, payload = datagram
+        text = told(payload)
+        if text is None or source.endswith(f":{FLOOD_PORT}") or target.endswith(f":{FLOOD_PORT}"):
+            continue
+        kind, length, rest = text.split(" ", 2)
+        print(f"{time.monotonic():.4f} {source} {target} {kind} {length} tos={tos:02x} {rest}", flush=True)
+
+
+def slow(one, other, hold_ms):
+    a, b = packet_socket(one), packet_socket(other)
+    across = {a: b, b: a}
+    held = collections.deque()  # (when it may go, socket, frame): one delay for all, so the order is that of arrival
+    print("ready", flush=True)
+    while True:
+        wait = max(0.0, held[0][0] - time.monotonic()) if held else None
+        for s in select.select([a, b], [], [], wait)[0]:
+            frame, address = s.recvfrom(65535)
+            if address[2] != socket.PACKET_OUTGOING:
+                held.append((time.monotonic() + int(hold_ms) / 1000, across[s], frame))
+        while held and held[0][0] <= time.monotonic():
+            _, s, frame = held.popleft()
+            try:
+                s.send(frame)
+            except OSError:
+                pass  # a device that is going away
+
+
+def flood(key, host, port, burst, every_ms, seconds):
+    mac1_key = hashlib.blake2s(b"mac1----" + base64.b64decode(key)).digest()
+    messages = []
+    for _ in range(64):  # (the mac is the cost here: a few messages, again and again)
+        body = struct.pack("<I", 1) + os.urandom(112)
+        messages.append(body + hashlib.blake2s(body, key=mac1_key, digest_size=16).digest() + bytes(16))
+    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.bind(("", FLOOD_PORT))
+    s.connect((host, int(port)))
+    s.setblocking(False)
+    loaded = False
+    end = time.monotonic() + float(seconds)
+    due = time.monotonic()
+    while due < end:
+        for i in range(int(burst)):
+            try:
+                s.send(messages[i % len(messages)])
+            except OSError:
+                pass
+        due = max(due + int(every_ms) / 1000, time.monotonic())
+        while (rest := due - time.monotonic()) > 0 and select.select([s], [], [], rest)[0]:
+            try:
+                answer = s.recv(2048)
+            except OSError:
+                continue
+            if not loaded and answer[:4] == b"\3\0\0\0":
+                loaded = True
+                print("loaded", flush=True)
+
+
+def nudge(address):
+    if ipaddress.ip_address(address).version == 6:
+        s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        s.sendto(struct.pack("!BBHHH", 129, 0, 0, 0x7770, 1), (address, 0))  # (the kernel does this one's checksum)
+        return
+    body = struct.pack("!HHHH", 0, 0, 0x7770, 1)
+    total = sum(struct.unpack(f"!{len(body) // 2}H", body))
+    checksum = ~(total + (total >> 16)) & 0xFFFF
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    s.sendto(body[:2] + struct.pack("!H", checksum) + body[4:], (address, 0))
+
+
+VERBS = {"watch": (watch, 1), "slow": (slow, 3), "flood": (flood, 6), "nudge": (nudge, 1)}
+
+if __name__ == "__main__":
+    verb, count = VERBS.get(sys.argv[1] if len(sys.argv) > 1 else "", (None, 0))
+    if verb is None or len(sys.argv) != 2 + count:
+        sys.exit(__doc__)
+    try:
+        verb(*sys.argv[2:])
+    except KeyboardInterrupt:
+        pass
