@@ -6,6 +6,7 @@ add_library(wireplane_ip STATIC ${ip_stack_sources})
 target_link_libraries(wireplane_ip PUBLIC wireplane_flags wireplane_control PRIVATE PkgConfig::LWIP)
 
 add_library(wireplane_ip_shared SHARED $<TARGET_OBJECTS:wireplane_ip>)
+target_link_options(wireplane_ip_shared PRIVATE LINKER:--as-needed)
 target_link_libraries(wireplane_ip_shared PUBLIC wireplane_shared PRIVATE wireplane_dataplane PkgConfig::LWIP)
 set_target_properties(wireplane_ip_shared PROPERTIES OUTPUT_NAME wireplane-ip VERSION ${PROJECT_VERSION} SOVERSION 0
   LINK_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/ip_stack.map)

@@ -7,6 +7,7 @@
 #include <sys/timerfd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -45,6 +46,17 @@ Error system_error(const char* what) {
 }
 
 timespec timespec_of(Duration time) { return {static_cast<time_t>(time / 1s), static_cast<long>((time % 1s).count())}; }
+
+bool has_link_scope(const Address& address) {  // fe80::/10
+  return address.is_v6() && address.octets[0] == 0xfe && (address.octets[1] & 0xc0) == 0x80;
+}
+
+std::size_t common_bits(const Address& a, const Address& b) {
+  for (std::size_t i = 0; i < a.octets.size(); ++i)
+    if (const auto differ = static_cast<std::uint8_t>(a.octets[i] ^ b.octets[i]); differ != 0)
+      return i * 8 + static_cast<std::size_t>(std::countl_zero(differ));
+  return a.bits();
+}
 
 bool waits(const tcp_pcb& pcb) {
   return pcb.state != ESTABLISHED || pcb.unsent != nullptr || pcb.unacked != nullptr || pcb.ooseq != nullptr ||
@@ -157,7 +169,7 @@ IpStackState::~IpStackState() { close(); }
 Status IpStackState::open() {
   addresses.push_back(node.address());
   for (const Address& address : options.addresses) {
-    if (address.none() || is_link_local(address))
+    if (address.none() || has_link_scope(address))
       return Error{"addresses: expected addresses of IPv4 or IPv6, not link-local", EINVAL};
     if (is_ours(address)) return Error{"addresses: " + to_text(address) + " twice", EINVAL};
     if (address.is_v4() && !ipv4.none()) return Error{"addresses: expected at most one IPv4 address", EINVAL};
@@ -343,23 +355,23 @@ bool IpStackState::may_be_reached(const Address& address) const {
   if (address.is_v4()) return first != 0 && first != 127 && first < 224 && !is_ours(address);
   const bool mapped_or_local =
       std::all_of(address.octets.begin(), address.octets.begin() + 10, [](auto o) { return o == 0; });
-  return address.is_v6() && first != 0xff && !is_link_local(address) && !mapped_or_local && !is_ours(address);
+  return address.is_v6() && first != 0xff && !has_link_scope(address) && !mapped_or_local && !is_ours(address);
 }
 
-// IPv6: the node's own address comes first, unless the remote shares more leading bits with another (RFC 6724 §5, 8).
+// IPv6: one of the given addresses if it is of the remote's network (16 bits in common; RFC 6724 §5, 8). Else, a remote
+// in fd00::/8 is taken for another node, to whom our own address belongs; anywhere else it is the first given one's.
 Address IpStackState::local_for(const Address& remote, const Address& wanted) const {
   if (!wanted.none()) return is_ours(wanted) && wanted.family == remote.family ? wanted : Address{};
   if (remote.is_v4()) return ipv4;
-  Address best{};
-  int most = -1;
-  for (const Address& address : addresses) {
-    if (!address.is_v6()) continue;
-    int common = 0;
-    while (common < 128 && ((address.octets[common / 8] ^ remote.octets[common / 8]) >> (7 - common % 8) & 1) == 0)
-      ++common;
-    if (common > most) best = address, most = common;
+  Address best = addresses[0], given{};
+  std::size_t most = 15;
+  for (std::size_t i = 1; i < addresses.size(); ++i) {
+    if (!addresses[i].is_v6()) continue;
+    if (given.none()) given = addresses[i];
+    const std::size_t common = common_bits(addresses[i], remote);
+    if (common > most) best = addresses[i], most = common;
   }
-  return best;
+  return most == 15 && remote.octets[0] != 0xfd && !given.none() ? given : best;
 }
 
 std::size_t IpStackState::count_connections(std::size_t* still_half_open) const {

@@ -142,7 +142,8 @@ class IpStack {
   IpStack(const IpStack&) = delete;
   IpStack& operator=(const IpStack&) = delete;
 
-  // Returns at once; the first packet is on its way. `local`: which of our addresses; none: one of the same family.
+  // Returns at once; the first packet is on its way. `local`: which of our addresses. None: the IPv4 one; for IPv6 the
+  // given one of the remote's network, else the node's own for a remote in fd00::/8, else the first given.
   Result<TcpSocket> connect(const IpEndpoint& to, const Address& local = {});
   Result<TcpSocket> connect(std::string_view to);
   // At all of our addresses, or at one; port 0: any that is free. EADDRINUSE: another listener has it.
