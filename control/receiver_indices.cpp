@@ -10,8 +10,9 @@ ReceiverIndices::ReceiverIndices(Engine& engine, Entropy& entropy)
 }
 
 std::optional<ReceiverIndex> ReceiverIndices::draw(unsigned worker, Instant now) {
-  wake_rested(now);
-  if (count_[worker] >= taken_[worker].size() / 4 * 3) return std::nullopt;
+  const std::size_t most = taken_[worker].size() / 4 * 3;
+  while (!resting_.empty() && (resting_.front().until <= now || count_[worker] >= most)) wake_first();
+  if (count_[worker] >= most) return std::nullopt;
   // Buckets b with b % workers == worker are this worker's, all with equal chances; a taken position is drawn again,
   // four times on average when the table is as full as it may be.
   for (;;) {
@@ -31,13 +32,12 @@ std::optional<ReceiverIndex> ReceiverIndices::draw(unsigned worker, Instant now)
 
 void ReceiverIndices::give_back(ReceiverIndex index, Instant now) { resting_.push_back({index, now + kIndexRestTime}); }
 
-void ReceiverIndices::wake_rested(Instant now) {
-  for (; !resting_.empty() && resting_.front().until <= now; resting_.pop_front()) {
-    const ReceiverIndex index = resting_.front().index;
-    taken(index) = false;
-    --count_[engine_.owner(index)];
-    --in_use_;
-  }
+void ReceiverIndices::wake_first() {
+  const ReceiverIndex index = resting_.front().index;
+  taken(index) = false;
+  --count_[engine_.owner(index)];
+  --in_use_;
+  resting_.pop_front();
 }
 
 std::vector<bool>::reference ReceiverIndices::taken(ReceiverIndex index) {

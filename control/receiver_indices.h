@@ -18,7 +18,7 @@ class ReceiverIndices {
  public:
   ReceiverIndices(Engine& engine, Entropy& entropy);
 
-  // An index whose sessions `worker` owns; none: its table is three quarters full.
+  // An index whose sessions `worker` owns; none: its table is three quarters full of what is in use.
   [[nodiscard]] std::optional<ReceiverIndex> draw(unsigned worker, Instant now);
   void give_back(ReceiverIndex index, Instant now);
   [[nodiscard]] std::size_t in_use() const { return in_use_; }  // resting ones included
@@ -28,7 +28,7 @@ class ReceiverIndices {
     ReceiverIndex index;
     Instant until;
   };
-  void wake_rested(Instant now);
+  void wake_first();
   [[nodiscard]] std::vector<bool>::reference taken(ReceiverIndex index);
 
   Engine& engine_;

@@ -4,7 +4,7 @@
 #include <array>
 #include <set>
 
-#include "tests/support/sim.h"
+#include "tests/support/speaker.h"
 
 namespace wireplane::test {
 namespace {
@@ -48,19 +48,43 @@ TEST(ReceiverIndices, AreUniformAndUniqueOverAMillionDraws) {
     EXPECT_NEAR(ones[bit], kDraws / 2, 2500) << "bit " << bit;
 }
 
-// Goal: an index that was given back meets nobody for ten seconds.
-// Method: a table so small that every place is needed: until the rest is over it stays full.
-TEST(ReceiverIndices, RestBeforeTheyAreDrawnAgain) {
+// Goal: an index that was given back meets nobody for ten seconds, unless its place is needed.
+// Method: a table with five free places, and one that rests: it is the last to be drawn, and after it none is.
+TEST(ReceiverIndices, RestBeforeTheyAreDrawnAgainAsLongAsThereAreOthers) {
   Engine engine{limits_of(1, 16)};
   SeededEntropy entropy{1};
   ReceiverIndices indices{engine, entropy};
   const Instant now{1000s};
+  const SessionTable& table = engine.link(0).sessions;
+  const std::size_t most = table.capacity() / 4 * 3;
   std::vector<ReceiverIndex> drawn;
-  while (const std::optional<ReceiverIndex> index = indices.draw(0, now)) drawn.push_back(*index);
-  EXPECT_EQ(drawn.size(), engine.link(0).sessions.capacity() / 4 * 3);
+  while (drawn.size() < most - 5) drawn.push_back(*indices.draw(0, now));
   indices.give_back(drawn[0], now);
+  for (int i = 0; i < 5; ++i) {
+    const std::optional<ReceiverIndex> index = indices.draw(0, now + kIndexRestTime - 1ns);
+    ASSERT_TRUE(index);
+    EXPECT_NE(table.position(*index), table.position(drawn[0]));
+  }
+  EXPECT_TRUE(indices.draw(0, now + kIndexRestTime - 1ns));
   EXPECT_FALSE(indices.draw(0, now + kIndexRestTime - 1ns));
-  EXPECT_TRUE(indices.draw(0, now + kIndexRestTime));
+}
+
+// Goal: a peer that shakes hands as often as it may (50 a second) leaves room for others. Found by the handshake
+// fuzzer. Method: 400 handshakes of one peer with a device for eight, more than its table has places; then another
+// peer's.
+TEST(ReceiverIndices, OfOneEagerPeerLeaveRoomForOthers) {
+  Sim sim;
+  Node& node = sim.add();
+  Speaker eager{sim, node}, other{sim, node, "198.51.100.2"};
+  eager.join();
+  other.join(true, {"10.9.0.2/32"});
+  ASSERT_LT(node.engine.link(0).sessions.capacity(), 400u);
+  for (int i = 0; i < 400; ++i) {
+    eager.send(eager.initiation());
+    sim.run_for(21ms);
+  }
+  EXPECT_NO_FATAL_FAILURE(static_cast<void>(other.shake_and_confirm()));
+  EXPECT_EQ(node.drops(Drop::kHandshakeQueueFull), 0u);
 }
 
 // Goal: no two live sessions or handshakes of a device share an index, and the response's index is its keypair's.
