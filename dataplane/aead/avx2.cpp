@@ -6,7 +6,10 @@
 //   1 one-time keys   ChaCha20 block 0 of every packet, together
 //   2 cipher          all other blocks of all packets from one list, eight lanes at a time
 //   3 tags            Poly1305, two packets at once
-//   seal does 1 2 3; open does 1 3, compares, and 2 for the packets that verified. No other plaintext is ever written.
+//   seal does 1 2 3; open does 1, and then two packets at a time 3, compares, and 2 if they verified. No other
+//   plaintext is ever written. What makes it fast is that 3 happens in 2's shadow: vectors cipher while general
+//   registers *follow*, that is, absorb blocks of two packets that are ciphered already (seal) or come next (open); see
+//   follow() and ten_double_rounds().
 //
 // ChaCha20 (RFC 8439 §2.3): a lane is one block of any packet. Eight lanes fill sixteen registers, one a state word:
 //
@@ -48,6 +51,8 @@ constexpr u32 kMaxGroup = 8;    // packets computed together: one register of tr
 constexpr u32 kMaxSorted = 32;  // packets sorted together
 constexpr u32 kLanes = 8;       // ChaCha20 blocks in one pass
 constexpr u32 kTag = 16;
+constexpr u32 kNobody = ~0u;
+constexpr u32 kFollowAtLeast = 256;  // octets of a packet that is worth following
 
 // One packet of a group. Octet i of the text comes from head[i] below head_length, from text[i] below body_end, and is
 // zero (padding) above; `text` is the body's address minus head_length.
@@ -63,7 +68,8 @@ struct Packet {
   u32 blocks;      // of the text: ceil(length / 64); ChaCha20 numbers them from 1
   u32 full_first;  // blocks that lie whole inside the body, first and count
   u32 full_count;
-  bool wanted;  // to be ciphered: in open, only what verified
+  u32 absorbed;  // octets that the packet's Poly has absorbed, whole blocks
+  bool wanted;   // to be ciphered: in open, only what verified
 };
 
 // Which blocks a pass computes.
@@ -73,10 +79,25 @@ struct alignas(32) Lanes {
   u32 count = 0;
 };
 
+// What the cipher's loop has at hand in memory. The assembly knows the offsets.
+struct alignas(64) LoopMemory {
+  Followers followers;
+  u64 unused[6];
+  __m256i word[4];  // 192: state words 8-11, of which registers hold two
+  u8 rotate16[32];  // 320, 352: for vpshufb
+  u8 rotate8[32];
+};
+static_assert(offsetof(LoopMemory, word) == 192 && offsetof(LoopMemory, rotate8) == 352);
+
 struct alignas(64) Group {
   Packet packet[kMaxGroup];
   u32 count;
+  u32 following[2];  // the followers' packets, or kNobody
+  u32 next_to_follow;
+  Lanes lanes;
   // All below is secret.
+  LoopMemory loop;
+  Poly poly[kMaxGroup];
   alignas(64) u32 key[8][kMaxGroup];  // column p belongs to packet p
   u32 counter[2][kMaxGroup];
   u64 one_time[kMaxGroup][4];  // r and s
@@ -110,18 +131,6 @@ INLINE void quarter_round(Vector& a, Vector& b, Vector& c, Vector& d) {  // RFC 
   a = _mm256_add_epi32(a, b), d = rotate8(_mm256_xor_si256(d, a));
   c = _mm256_add_epi32(c, d), b = rotate7(_mm256_xor_si256(b, c));
 }
-// Two at once, step by step: sixteen registers hold eight words, the rest waits in memory.
-INLINE void two_quarter_rounds(Vector& a, Vector& b, Vector& c, Vector& d, Vector& e, Vector& f, Vector& g, Vector& h) {
-  a = _mm256_add_epi32(a, b), e = _mm256_add_epi32(e, f);
-  d = rotate16(_mm256_xor_si256(d, a)), h = rotate16(_mm256_xor_si256(h, e));
-  c = _mm256_add_epi32(c, d), g = _mm256_add_epi32(g, h);
-  b = rotate12(_mm256_xor_si256(b, c)), f = rotate12(_mm256_xor_si256(f, g));
-  a = _mm256_add_epi32(a, b), e = _mm256_add_epi32(e, f);
-  d = rotate8(_mm256_xor_si256(d, a)), h = rotate8(_mm256_xor_si256(h, e));
-  c = _mm256_add_epi32(c, d), g = _mm256_add_epi32(g, h);
-  b = rotate7(_mm256_xor_si256(b, c)), f = rotate7(_mm256_xor_si256(f, g));
-}
-
 // Eight registers of eight words: x[i] lane j to x[j] lane i.
 INLINE void transpose(Vector x[8]) {
   Vector y[8];
@@ -137,8 +146,62 @@ INLINE void transpose(Vector x[8]) {
   }
 }
 
-// Eight blocks; row[i] is block i's key stream. Lanes beyond the count compute something nobody reads.
-NOINLINE void chacha20_vertical(const Group& group, const Lanes& lanes, u8 (*row)[64]) {
+// clang-format off
+// Ten double rounds of eight blocks. In assembly, because sixteen state words and the rotates' two temporaries are two registers more
+// than there are: words 8-11 take turns in ymm8 and ymm9, at two moves a word and double round; gcc 12 spills three times as much (68
+// cycles a double round, 52 here). A PAIR is two quarter rounds side by side. Between them a block of each follower is absorbed, twice.
+#define WG_EACH(op, source0, source1, to0, to1) op " " source0 ", " to0 ", " to0 "\n\t" op " " source1 ", " to1 ", " to1 "\n\t"
+#define WG_Y(i) "%%ymm" #i
+#define WG_ADD(a0, a1, b0, b1) WG_EACH("vpaddd", WG_Y(b0), WG_Y(b1), WG_Y(a0), WG_Y(a1))
+#define WG_XOR(d0, d1, a0, a1) WG_EACH("vpxor", WG_Y(a0), WG_Y(a1), WG_Y(d0), WG_Y(d1))
+#define WG_ROTATE_16(d0, d1) WG_EACH("vpshufb", "320(%%rdi)", "320(%%rdi)", WG_Y(d0), WG_Y(d1))
+#define WG_ROTATE_8(d0, d1) WG_EACH("vpshufb", "352(%%rdi)", "352(%%rdi)", WG_Y(d0), WG_Y(d1))
+#define WG_ROTATE(b0, b1, left, right)                                                                                        \
+  "vpslld $" #left ", " WG_Y(b0) ", %%ymm10\n\tvpslld $" #left ", " WG_Y(b1) ", %%ymm11\n\t"                                  \
+  WG_EACH("vpsrld", "$" #right, "$" #right, WG_Y(b0), WG_Y(b1)) WG_EACH("vpor", "%%ymm10", "%%ymm11", WG_Y(b0), WG_Y(b1))
+#define WG_PAIR(a0, a1, b0, b1, c0, c1, d0, d1)                                                                               \
+  WG_ADD(a0, a1, b0, b1) WG_XOR(d0, d1, a0, a1) WG_ROTATE_16(d0, d1)                                                          \
+  WG_ADD(c0, c1, d0, d1) WG_XOR(b0, b1, c0, c1) WG_ROTATE(b0, b1, 12, 20)                                                     \
+  WG_ADD(a0, a1, b0, b1) WG_XOR(d0, d1, a0, a1) WG_ROTATE_8(d0, d1)                                                           \
+  WG_ADD(c0, c1, d0, d1) WG_XOR(b0, b1, c0, c1) WG_ROTATE(b0, b1, 7, 25)
+#define WG_CHANGE(out0, out1, in0, in1)                                                                                       \
+  "vmovdqa %%ymm8, " #out0 "(%%rdi)\n\tvmovdqa %%ymm9, " #out1 "(%%rdi)\n\t"                                                  \
+  "vmovdqa " #in0 "(%%rdi), %%ymm8\n\tvmovdqa " #in1 "(%%rdi), %%ymm9\n\t"
+#define WG_DOUBLE_ROUND(w0, w1, w2, w3)                                                                                       \
+  WG_PAIR(0, 1, 4, 5, 8, 9, 12, 13) w0 WG_CHANGE(192, 224, 256, 288)    /* columns 0 and 1; from here words 10 and 11 */      \
+  WG_PAIR(2, 3, 6, 7, 8, 9, 14, 15) w1                                                                                        \
+  WG_PAIR(0, 1, 5, 6, 8, 9, 15, 12) w2 WG_CHANGE(256, 288, 192, 224)    /* diagonals 0 and 1; from here words 8 and 9 */      \
+  WG_PAIR(2, 3, 7, 4, 8, 9, 13, 14) w3
+INLINE void ten_double_rounds(Vector x[16], LoopMemory& memory) {
+  register Vector y0 __asm__("ymm0") = x[0], y1 __asm__("ymm1") = x[1], y2 __asm__("ymm2") = x[2], y3 __asm__("ymm3") = x[3];
+  register Vector y4 __asm__("ymm4") = x[4], y5 __asm__("ymm5") = x[5], y6 __asm__("ymm6") = x[6], y7 __asm__("ymm7") = x[7];
+  register Vector y8 __asm__("ymm8") = x[8], y9 __asm__("ymm9") = x[9], y12 __asm__("ymm12") = x[12], y13 __asm__("ymm13") = x[13];
+  register Vector y14 __asm__("ymm14") = x[14], y15 __asm__("ymm15") = x[15];
+  __asm__ volatile(
+      "cmpq $0, " WG_FOLLOWERS_WITH "\n\tje 2f\n\t"
+      WG_FOLLOWERS_LOAD
+      ".p2align 5\n1:\n\t"
+      WG_DOUBLE_ROUND(WG_FOLLOW_FIRST(0), WG_FOLLOW_SECOND(0), WG_FOLLOW_FIRST(16), WG_FOLLOW_SECOND(16))
+      WG_FOLLOWERS_ADVANCE(32)
+      "decq " WG_FOLLOWERS_WITH "\n\tjnz 1b\n\t"
+      WG_FOLLOWERS_STORE
+      "2:\n\tmovq " WG_FOLLOWERS_WITHOUT ", %%rax\n\ttestq %%rax, %%rax\n\tje 4f\n\t"
+      ".p2align 5\n3:\n\t"
+      WG_DOUBLE_ROUND("", "", "", "")
+      "decq %%rax\n\tjnz 3b\n"
+      "4:\n\t"
+      : "+x"(y0), "+x"(y1), "+x"(y2), "+x"(y3), "+x"(y4), "+x"(y5), "+x"(y6), "+x"(y7), "+x"(y8), "+x"(y9), "+x"(y12), "+x"(y13),
+        "+x"(y14), "+x"(y15)
+      : "D"(&memory)
+      : "memory", "cc", "xmm10", "xmm11", WG_FOLLOWERS_CLOBBERS);
+  const Vector all[16] = {y0, y1, y2, y3, y4, y5, y6, y7, y8, y9, memory.word[2], memory.word[3], y12, y13, y14, y15};
+  for (int i = 0; i < 16; ++i) x[i] = all[i];
+}
+// clang-format on
+
+// Eight blocks; row[i] is block i's key stream. Lanes beyond the count compute something nobody reads. Meanwhile the
+// followers absorb what followers.with says.
+NOINLINE void chacha20_vertical(Group& group, const Lanes& lanes, u8 (*row)[64]) {
   const Vector who = load(lanes.packet);
   const auto of = [&](const u32* column) { return _mm256_permutevar8x32_epi32(load(column), who); };
   Vector x[16];
@@ -147,12 +210,9 @@ NOINLINE void chacha20_vertical(const Group& group, const Lanes& lanes, u8 (*row
   x[12] = load(lanes.block);
   x[13] = _mm256_setzero_si256();
   x[14] = of(group.counter[0]), x[15] = of(group.counter[1]);
-  for (int i = 0; i < 10; ++i) {
-    two_quarter_rounds(x[0], x[4], x[8], x[12], x[1], x[5], x[9], x[13]);
-    two_quarter_rounds(x[2], x[6], x[10], x[14], x[3], x[7], x[11], x[15]);
-    two_quarter_rounds(x[0], x[5], x[10], x[15], x[1], x[6], x[11], x[12]);
-    two_quarter_rounds(x[2], x[7], x[8], x[13], x[3], x[4], x[9], x[14]);
-  }
+  group.loop.word[2] = x[10], group.loop.word[3] = x[11];
+  group.loop.followers.without = 10 - group.loop.followers.with;
+  ten_double_rounds(x, group.loop);
   for (int i = 0; i < 4; ++i) x[i] = _mm256_add_epi32(x[i], _mm256_set1_epi32(static_cast<int>(kSigma[i])));
   for (int i = 0; i < 8; ++i) x[4 + i] = _mm256_add_epi32(x[4 + i], of(group.key[i]));
   x[12] = _mm256_add_epi32(x[12], load(lanes.block));
@@ -259,8 +319,8 @@ struct Position {
   u32 block = 1;
 };
 
-INLINE void fill(Lanes& lanes, const Group& group, Position& at) {
-  while (at.packet < group.count && lanes.count < kLanes) {
+INLINE void fill(Lanes& lanes, const Group& group, Position& at, u32 end) {
+  while (at.packet < end && lanes.count < kLanes) {
     const Packet& packet = group.packet[at.packet];
     if (!packet.wanted || at.block > packet.blocks) {
       at = {at.packet + 1, 1};
@@ -314,22 +374,26 @@ INLINE void finish(const Poly& p, const u64* one_time, u64* tag) {  // h mod 2^1
   tag[0] = low, tag[1] = high;
 }
 
-// Packets a and b (b may be a, and is then computed twice): as far as both go side by side, then the longer.
+template <bool sealing>
+INLINE const u8* ciphertext(const Packet& packet) {
+  return sealing ? packet.out : packet.text;
+}
+
+// What is left of packets a and b: as far as both go side by side, then the longer.
 template <bool sealing>
 NOINLINE void poly_pair(Group& group, u32 a, u32 b) {
   const Packet& pa = group.packet[a];
   const Packet& pb = group.packet[b];
-  const u8* const ta = sealing ? pa.out : pa.text;
-  const u8* const tb = sealing ? pb.out : pb.text;
-  Poly x = poly_start(group.one_time[a][0], group.one_time[a][1]),
-       y = poly_start(group.one_time[b][0], group.one_time[b][1]);
-  const u32 both = (pa.length < pb.length ? pa.length : pb.length) / 16 * 16;
-  u32 at = 0;
-  for (; at < both; at += 16) absorb(x, ta + at), absorb(y, tb + at);
-  u32 at_b = at;
-  for (; at + 16 <= pa.length; at += 16) absorb(x, ta + at);
+  const u8* const ta = ciphertext<sealing>(pa);
+  const u8* const tb = ciphertext<sealing>(pb);
+  Poly x = group.poly[a], y = group.poly[b];
+  u32 at_a = pa.absorbed, at_b = pb.absorbed;
+  for (; at_a + 16 <= pa.length && at_b + 16 <= pb.length; at_a += 16, at_b += 16) {
+    absorb(x, ta + at_a), absorb(y, tb + at_b);
+  }
+  for (; at_a + 16 <= pa.length; at_a += 16) absorb(x, ta + at_a);
   for (; at_b + 16 <= pb.length; at_b += 16) absorb(y, tb + at_b);
-  absorb_end(x, ta, pa.length, at);
+  absorb_end(x, ta, pa.length, at_a);
   absorb_end(y, tb, pb.length, at_b);
   finish(x, group.one_time[a], group.tag[a]);
   finish(y, group.one_time[b], group.tag[b]);
@@ -338,19 +402,60 @@ NOINLINE void poly_pair(Group& group, u32 a, u32 b) {
 template <bool sealing>
 NOINLINE void poly_one(Group& group, u32 p) {
   const Packet& packet = group.packet[p];
-  const u8* const text = sealing ? packet.out : packet.text;
-  Poly x = poly_start(group.one_time[p][0], group.one_time[p][1]);
-  u32 at = 0;
+  const u8* const text = ciphertext<sealing>(packet);
+  Poly x = group.poly[p];
+  u32 at = packet.absorbed;
   for (; at + 16 <= packet.length; at += 16) absorb(x, text + at);
   absorb_end(x, text, packet.length, at);
   finish(x, group.one_time[p], group.tag[p]);
 }
 
+INLINE void start_poly(Group& group) {
+  for (u32 p = 0; p < group.count; ++p) {
+    group.poly[p] = poly_start(group.one_time[p][0], group.one_time[p][1]);
+    group.packet[p].absorbed = 0;
+  }
+}
+
+INLINE void stop_following(Group& group, u32 k) {
+  const u32 p = group.following[k];
+  const Follower& follower = group.loop.followers.of[k];
+  group.following[k] = kNobody;
+  group.poly[p] = follower.poly;
+  group.packet[p].absorbed = 16 * (group.packet[p].length / 16 - static_cast<u32>(follower.blocks));
+}
+
+// Before a pass: which two of the packets [next_to_follow, end) it absorbs blocks of, two of each a turn of its loop.
 template <bool sealing>
-INLINE void poly1305(Group& group) {
-  u32 p = 0;
-  for (; p + 1 < group.count; p += 2) poly_pair<sealing>(group, p, p + 1);
-  if (p < group.count) poly_one<sealing>(group, p);
+INLINE void follow(Group& group, u32 end) {
+  u64 turns = 10;
+  for (u32 k = 0; k < 2; ++k) {
+    Follower& follower = group.loop.followers.of[k];
+    if (group.following[k] != kNobody && follower.blocks < 2) stop_following(group, k);
+    while (group.following[k] == kNobody && group.next_to_follow < end) {
+      const u32 p = group.next_to_follow++;
+      const Packet& packet = group.packet[p];
+      if (packet.length < kFollowAtLeast) continue;
+      follower = {ciphertext<sealing>(packet), group.poly[p], packet.length / 16};
+      group.following[k] = p;
+    }
+    const u64 most = group.following[k] == kNobody ? 0 : follower.blocks / 2;
+    if (most < turns) turns = most;
+  }
+  group.loop.followers.with = turns;
+  for (Follower& follower : group.loop.followers.of) follower.blocks -= 2 * turns;
+}
+
+// Tags of packets [first, end).
+template <bool sealing>
+INLINE void poly1305(Group& group, u32 first, u32 end) {
+  for (u32 k = 0; k < 2; ++k) {
+    if (group.following[k] >= first && group.following[k] < end) stop_following(group, k);
+  }
+  if (group.next_to_follow < end) group.next_to_follow = end;
+  u32 p = first;
+  for (; p + 1 < end; p += 2) poly_pair<sealing>(group, p, p + 1);
+  if (p < end) poly_one<sealing>(group, p);
 }
 
 // --- groups ---
@@ -363,25 +468,40 @@ INLINE void one_time_keys(Group& group, Position& at) {
   Lanes lanes;
   for (u32 p = 0; p < group.count; ++p) lanes.packet[p] = p, lanes.block[p] = 0;
   lanes.count = group.count;
-  fill(lanes, group, at);
+  fill(lanes, group, at, group.count);
   pass<!sealing>(group, lanes);
 }
 
-INLINE void cipher_all(Group& group, Position& at) {
+// Ciphers packets before `end`; a pass takes blocks of packets behind them, too (seal), or waits for those to be wanted
+// (open). Meanwhile Poly1305 of others: seal follows packets that are ciphered, open those that come next.
+template <bool sealing>
+INLINE void cipher_until(Group& group, Position& at, u32 end) {
+  Lanes& lanes = group.lanes;
   for (;;) {
-    Lanes lanes;
-    fill(lanes, group, at);
-    if (lanes.count == 0) return;
+    const u32 ciphered = at.packet;
+    fill(lanes, group, at, sealing ? group.count : end);
+    if (lanes.count == 0 || (lanes.count < kLanes && end < group.count)) return;
     for (u32 i = lanes.count; i < kLanes; ++i) lanes.packet[i] = lanes.packet[0], lanes.block[i] = 0;
+    if (lanes.count > 4) follow<sealing>(group, sealing ? ciphered : group.count);
     pass<false>(group, lanes);
+    lanes.count = 0;
   }
+}
+
+INLINE void start(Group& group) {
+  group.following[0] = group.following[1] = kNobody;
+  group.next_to_follow = 0;
+  group.lanes.count = 0;
+  group.loop.followers.with = 0;
 }
 
 INLINE void seal_group(Group& group) {
   Position at;
+  start(group);
   one_time_keys<true>(group, at);
-  cipher_all(group, at);
-  poly1305<true>(group);
+  start_poly(group);
+  cipher_until<true>(group, at, group.count);
+  poly1305<true>(group, 0, group.count);
   for (u32 p = 0; p < group.count; ++p) {
     __builtin_memcpy(group.packet[p].out + group.packet[p].length, group.tag[p], kTag);
   }
@@ -396,23 +516,29 @@ INLINE bool tag_matches(const Group& group, u32 p) {
 
 INLINE void open_group(Group& group) {
   Position at;
+  start(group);
   one_time_keys<false>(group, at);
-  poly1305<false>(group);
-  for (u32 p = 0; p < group.count; ++p) group.packet[p].wanted = tag_matches(group, p);
-  for (u32 i = 0; i < group.waiting; ++i) {
-    const Packet& packet = group.packet[group.waiting_packet[i]];
-    if (packet.wanted) cipher(group, packet, group.waiting_block[i], group.stream[i]);
+  start_poly(group);
+  u32 waiting = 0;
+  for (u32 first = 0, end; first < group.count; first = end) {
+    end = first + 2 < group.count ? first + 2 : group.count;
+    poly1305<false>(group, first, end);
+    for (u32 p = first; p < end; ++p) group.packet[p].wanted = tag_matches(group, p);
+    for (; waiting < group.waiting && group.waiting_packet[waiting] < end; ++waiting) {
+      const Packet& packet = group.packet[group.waiting_packet[waiting]];
+      if (packet.wanted) cipher(group, packet, group.waiting_block[waiting], group.stream[waiting]);
+    }
+    cipher_until<false>(group, at, end);
   }
-  cipher_all(group, at);
 }
 
 INLINE void wipe(Group& group) {
-  u8* const from = reinterpret_cast<u8*>(group.key);
+  u8* const from = reinterpret_cast<u8*>(&group.loop);
   u8* const to = reinterpret_cast<u8*>(group.waiting_packet);
   for (u8* at = from; at < to; at += 32) store(at, _mm256_setzero_si256());
   __asm__ volatile("" : : "r"(&group) : "memory");
 }
-static_assert((offsetof(Group, waiting_packet) - offsetof(Group, key)) % 32 == 0, "wiped in whole registers");
+static_assert((offsetof(Group, waiting_packet) - offsetof(Group, loop)) % 32 == 0, "wiped in whole registers");
 
 // Registers, and the stack below: callees spilled there, and a pass keeps its rows there.
 constexpr u32 kTrace = 2560;  // more than the deepest chain of callees' frames: see -fstack-usage
@@ -465,12 +591,13 @@ INLINE void describe(Packet& packet, const SealJob& job) {
             0,
             0,
             0,
+            0,
             true};
   find_full_blocks(packet);
 }
 INLINE void describe(Packet& packet, const OpenJob& job) {
   const u32 length = job.length - kTag;
-  packet = {job.key, job.counter, job.source, nullptr, job.destination, length, 0, length, 0, 0, 0, true};
+  packet = {job.key, job.counter, job.source, nullptr, job.destination, length, 0, length, 0, 0, 0, 0, true};
   find_full_blocks(packet);
 }
 
@@ -505,9 +632,17 @@ NOINLINE void open_some(Group& group, OpenJob* jobs, u32 count) {
   }
 }
 
+INLINE void prepare(LoopMemory& memory) {
+  const __m128i by16 = _mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+  const __m128i by8 = _mm_setr_epi8(3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14);
+  store(memory.rotate16, _mm256_broadcastsi128_si256(by16));
+  store(memory.rotate8, _mm256_broadcastsi128_si256(by8));
+}
+
 void seal(SealJob* jobs, std::size_t count) noexcept {
   if (count == 0) return;
   Group group;
+  prepare(group.loop);
   for (std::size_t done = 0; done < count; done += kMaxSorted) {
     seal_some(group, jobs + done, static_cast<u32>(count - done < kMaxSorted ? count - done : kMaxSorted));
   }
@@ -518,6 +653,7 @@ void seal(SealJob* jobs, std::size_t count) noexcept {
 void open(OpenJob* jobs, std::size_t count) noexcept {
   if (count == 0) return;
   Group group;
+  prepare(group.loop);
   for (std::size_t done = 0; done < count; done += kMaxSorted) {
     open_some(group, jobs + done, static_cast<u32>(count - done < kMaxSorted ? count - done : kMaxSorted));
   }
@@ -529,19 +665,27 @@ void open(OpenJob* jobs, std::size_t count) noexcept {
 
 const AeadKernels kAeadAvx2 = {"avx2", cpu_has_avx2, seal, open};
 
-// The text's Poly1305 as AEAD computes it, with the one-time key given.
+// The text's Poly1305 as AEAD computes it, with the one-time key given: alone, in a pair, and begun by following a
+// cipher.
 void poly1305_avx2_for_test(unsigned variant, const u8* one_time, const u8* text, u32 length, u8* tag) {
-  Group group;
+  Group group = {};
   group.count = 2;
+  start(group);
   for (u32 p = 0; p < 2; ++p) {
     group.packet[p].text = text;
     group.packet[p].length = length;
     __builtin_memcpy(group.one_time[p], one_time, 32);
   }
+  start_poly(group);
   if (variant == 0) {
     poly_one<false>(group, 1);
   } else {
-    poly_pair<false>(group, 0, 1);
+    for (u32 pass = 0; variant == 2 && pass < 2; ++pass) {
+      alignas(32) u8 row[kLanes][64];
+      follow<false>(group, group.count);
+      chacha20_vertical(group, group.lanes, row);
+    }
+    poly1305<false>(group, 0, 2);
   }
   __builtin_memcpy(tag, group.tag[1], kTag);
 }

@@ -9,7 +9,7 @@ namespace wireplane {
 constexpr unsigned kPolyVariantsAvx512 = 4;  // scalar, eight strands of one packet, pairs, across eight packets
 void poly1305_avx512_for_test(unsigned variant, const std::uint8_t* one_time, const std::uint8_t* text,
                               std::uint32_t length, std::uint8_t* tag);
-constexpr unsigned kPolyVariantsAvx2 = 2;  // one, pair
+constexpr unsigned kPolyVariantsAvx2 = 3;  // one, pair, following a cipher
 void poly1305_avx2_for_test(unsigned variant, const std::uint8_t* one_time, const std::uint8_t* text,
                             std::uint32_t length, std::uint8_t* tag);
 
