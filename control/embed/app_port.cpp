@@ -4,18 +4,33 @@
 
 #include "control/embed/thrifty_pool.h"
 #include "dataplane/session/peer_state.h"
+#include "dataplane/wire/inner_ip.h"
 #include "drivers/received.h"
 
 namespace wireplane {
+namespace {
+
+bool is_sctp(const Packet& packet) {
+  constexpr std::uint8_t kSctp = 132;
+  return !is_ipv4(packet.data) && packet.data[6] == kSctp && packet.length > kIpv6HeaderSize;
+}
+
+}  // namespace
 
 AppPort::AppPort(std::size_t capacity, FileDescriptor wake, std::function<void()> ringer)
-    : to_tunnel_{capacity}, to_app_{capacity}, wake_{std::move(wake)}, ringer_{std::move(ringer)} {
+    : capacity_{capacity}, to_tunnel_{capacity}, to_app_{capacity}, wake_{std::move(wake)}, ringer_{std::move(ringer)} {
   if (wake_) doorbell_.set_ringer([this] { ring(); });
 }
 
 AppPort::~AppPort() {
   for (Outbound out; to_tunnel_.pop(out);) release(out.buffer);
   for (Inbound in; to_app_.pop(in);) release(in.buffer);
+  for (Inbound in; pop_sctp(in);) release(in.buffer);
+}
+
+void AppPort::divert_sctp(std::function<void()> ringer) {
+  to_sctp_ = std::make_unique<MpmcRing<Inbound>>(capacity_);
+  sctp_ringer_ = std::move(ringer);
 }
 
 void AppPort::ring() const {
@@ -47,17 +62,20 @@ void AppPort::receive(Burst& burst, WorkerContext&) {
 }
 
 std::size_t AppPort::send(Burst& burst, WorkerContext& context) {
-  std::size_t sent = 0;
+  std::size_t to_app = 0, to_sctp = 0;
   for (Packet& packet : burst) {
     const PeerId from = packet.from_peer == nullptr ? PeerId{} : packet.from_peer->id;
-    if (to_app_.push({packet.buffer, packet.data, packet.length, from}))
-      ++sent;  // the buffer is the application's now
-    else
+    const Inbound in{packet.buffer, packet.data, packet.length, from};
+    const bool sctp = to_sctp_ != nullptr && is_sctp(packet);
+    if (!(sctp ? *to_sctp_ : to_app_).push(in))
       context.drop(packet, Drop::kInnerSend);
+    else  // the buffer is the application's now
+      ++(sctp ? to_sctp : to_app);
   }
   burst.clear();
-  if (sent != 0 && ringer_) ringer_();
-  return sent;
+  if (to_app != 0 && ringer_) ringer_();
+  if (to_sctp != 0 && sctp_ringer_) sctp_ringer_();
+  return to_app + to_sctp;
 }
 
 }  // namespace wireplane

@@ -2,6 +2,7 @@
 //
 //   application --push()--> to_tunnel (bounded) --receive()--> worker
 //   application <--pop()--- to_app    (bounded) <---send()---- worker --ringer--> the application's descriptor
+//   streams  <--pop_sctp()- to_sctp   (bounded) <---send()---- worker --ringer--> whoever drives the streams
 //
 // The octets are copied once each way, between the application's memory and a buffer of the engine's pool; what passes
 // the rings is the buffer. A full ring refuses: push() says so to the application, send() counts Drop::kInnerSend.
@@ -34,6 +35,8 @@ class AppPort final : public Port {
   // `capacity`: of each ring, a power of two. `wake` is an eventfd that wakes the worker's thread, or none. `ringer` is
   // called by the worker after packets were put into to_app; may be empty.
   AppPort(std::size_t capacity, FileDescriptor wake, std::function<void()> ringer);
+  // From here on SCTP over IPv6 goes into a ring of its own. Before the worker's first step.
+  void divert_sctp(std::function<void()> ringer);
   ~AppPort() override;  // releases what is still inside
 
   void receive(Burst& burst, WorkerContext& context) override;
@@ -43,16 +46,20 @@ class AppPort final : public Port {
   [[nodiscard]] bool push(const Outbound& packet) { return to_tunnel_.push(packet); }  // false: full
   void pushed();                                                                       // after a burst of pushes
   [[nodiscard]] bool pop(Inbound& packet) { return to_app_.pop(packet); }
+  [[nodiscard]] bool pop_sctp(Inbound& packet) { return to_sctp_ != nullptr && to_sctp_->pop(packet); }
+  [[nodiscard]] std::size_t queued_in_sctp() const { return to_sctp_ == nullptr ? 0 : to_sctp_->size(); }
   [[nodiscard]] std::size_t queued_out() const { return to_tunnel_.size(); }
   [[nodiscard]] std::size_t queued_in() const { return to_app_.size(); }
 
  private:
   void ring() const;
 
+  const std::size_t capacity_;
   MpmcRing<Outbound> to_tunnel_;
   MpmcRing<Inbound> to_app_;
+  std::unique_ptr<MpmcRing<Inbound>> to_sctp_;
   FileDescriptor wake_;
-  std::function<void()> ringer_;
+  std::function<void()> ringer_, sctp_ringer_;
   // The worker calls wake_fds() just before it sleeps: that arms the doorbell.
   mutable Doorbell doorbell_;
   mutable bool armed_ = false;  // the worker's alone

@@ -40,6 +40,10 @@ Status check(const NodeOptions& options) {
   if (options.buffers != 0 && options.buffers < fewest_buffers(options))
     return refused("buffers: expected 0 or at least " + std::to_string(fewest_buffers(options)) +
                    ", for the queues and the workers");
+  if (options.streams_per_peer < 2 || options.streams_per_peer > 65535)
+    return refused("streams_per_peer: expected 2 to 65535");
+  if (options.stream_buffer_octets < (64u << 10) || options.stream_buffer_octets > (64u << 20))
+    return refused("stream_buffer_octets: expected 65536 to 67108864");
   return Nothing{};
 }
 
@@ -71,6 +75,7 @@ Result<std::unique_ptr<Node>> Node::open(NodeOptions options) {
     state->options = std::move(options);
     for (const auto step : {&State::open_descriptors, &State::open_engine, &State::open_device})
       if (Status done = (state.get()->*step)(); !done) return done.error();
+    if (state->options.streams) state->open_streams();
     if (state->threaded())
       state->start_threads();
     else if (Status watched = state->watch(); !watched)
@@ -161,9 +166,13 @@ void Node::State::close() {
     static_cast<void>(!::write(control_wake_fd.get(), &one, sizeof one));
     control_thread.join();
   }
+  if (streams != nullptr) streams->close();  // peers are told, by packets that wait for the workers
   threads.clear();
   {
     const std::lock_guard lock{control};
+    const Instant now = engine_clock();
+    for (const auto& worker : workers)
+      for (int steps = 0; steps < 64 && worker->step(now) == Work::kDone; ++steps) continue;
     account_for(workers);
     workers.clear();
     if (device != nullptr)
@@ -204,6 +213,7 @@ NodeStats Node::stats() const {
   stats.drops[static_cast<std::size_t>(Drop::kInnerMalformed)] += s.malformed.load(std::memory_order_relaxed);
   stats.drops[static_cast<std::size_t>(Drop::kPeerGone)] += s.from_nobody.load(std::memory_order_relaxed);
   stats.queued_in = s.waiting();
+  if (s.streams != nullptr) stats.stream_packets_lost = s.streams->lost();
   stats.buffers = s.pool->capacity();
   stats.buffers_free = s.pool->available();
   stats.keys_locked = s.engine->sessions().locked();
@@ -285,6 +295,10 @@ Status Node::remove_peer(const PublicKey& key) {
   DeviceChange change;
   change.peers.emplace_back().public_key = key;
   change.peers.back().remove = true;
+  if (s.streams != nullptr) {
+    s.streams->forget(peer->id);
+    s.let_out(peer->id);  // the peer is told that its streams have ended
+  }
   s.device->step(system_now());
   if (Status applied = s.device->apply(std::move(change)); !applied) return applied;
   s.configured();
@@ -296,12 +310,14 @@ std::optional<NodePeer> Node::find_peer(const PublicKey& key) const {
   return state_->device == nullptr ? std::nullopt : state_->find(key);
 }
 
-std::optional<NodePeer> Node::find_peer(PeerId id) const {
-  const std::lock_guard lock{state_->peers_mutex};
+std::optional<NodePeer> Node::State::find(PeerId id) {
+  const std::lock_guard lock{peers_mutex};
   const std::size_t slot = id.slot.raw();
-  const bool there = slot < state_->known.size() && state_->known[slot] && state_->known[slot]->peer.id == id;
-  return there ? std::optional{state_->known[slot]->peer} : std::nullopt;
+  const bool there = slot < known.size() && known[slot] && known[slot]->peer.id == id;
+  return there ? std::optional{known[slot]->peer} : std::nullopt;
 }
+
+std::optional<NodePeer> Node::find_peer(PeerId id) const { return state_->find(id); }
 
 std::optional<NodePeerView> Node::view(const PublicKey& key) const {
   const std::lock_guard lock{state_->control};

@@ -25,6 +25,7 @@
 
 #include "control/configuration.h"
 #include "control/embed/node_address.h"
+#include "control/embed/stream.h"
 #include "dataplane/base/drops.h"
 #include "dataplane/base/forward.h"
 #include "dataplane/base/result.h"
@@ -55,7 +56,8 @@ struct NodePeerView {
 };
 
 struct NodeEvent {
-  enum class Kind : std::uint8_t { kConnected, kRoamed, kLost };  // lost: nobody answers, or its keys were wiped
+  // Lost: nobody answers, or its keys were wiped. Rekeyed: another handshake with a peer that is connected.
+  enum class Kind : std::uint8_t { kConnected, kRoamed, kLost, kRekeyed };
   Kind kind{};
   NodePeer peer;
   Endpoint endpoint;
@@ -65,6 +67,7 @@ struct Datagram {
   NodePeer to;
   std::span<const std::uint8_t> payload;  // at most max_datagram()
   std::uint16_t port = kDatagramPort, from_port = kDatagramPort;
+  std::uint8_t traffic_class = 0;  // DSCP, ECN (RFC 2474, RFC 3168): inside as it is, ECN outside, too (RFC 6040)
 };
 
 struct Received {
@@ -73,11 +76,15 @@ struct Received {
   std::span<const std::uint8_t> octets;  // until the call that they were given to returns
   std::uint16_t port{}, from_port{};
   std::span<const std::uint8_t> packet;  // the whole IP packet in any case
+  std::uint8_t traffic_class{};          // of a datagram: as it was sent, or with the path's CE
 };
 
+class Node;
+
 struct NodeStats {
-  std::uint64_t sent = 0, received = 0;  // transport packets with something in them
-  std::uint64_t events_lost = 0;         // nobody took them
+  std::uint64_t sent = 0, received = 0;   // transport packets with something in them
+  std::uint64_t events_lost = 0;          // nobody took them
+  std::uint64_t stream_packets_lost = 0;  // a queue was full: SCTP sends them again
   std::size_t queued_out = 0, queued_in = 0;
   std::size_t buffers = 0, buffers_free = 0;
   bool keys_locked = false;  // in memory; false: RLIMIT_MEMLOCK is too small, keys may reach swap
@@ -96,7 +103,16 @@ struct NodeOptions {
   std::size_t queue = 256;                              // packets each way and worker; a power of two
   std::size_t buffers = 0;                              // 0: enough for the queues
   int socket_buffer_octets = 1 << 20;                   // of the kernel, each way
+  bool streams = true;                                  // false: SCTP is the application's, as raw packets
+  unsigned streams_per_peer = 64;                       // ids, 2 to 65535: either side may open half of them
+  std::size_t stream_buffer_octets = 256 << 10;         // each way and peer, all streams together; 64 KiB or more
   std::function<void(const NodeEvent&)> on_event = {};  // called in process(); none: next_event() has them
+};
+
+// A peer that we speak to, and from which node: what Node::connect() gives. Copies are as good; it owns nothing.
+struct Connection : NodePeer {
+  Node* node = nullptr;
+  [[nodiscard]] Result<Stream> open_stream(Stream::Kind kind = Stream::Kind::kBytes) const;
 };
 
 class Node {
@@ -127,6 +143,16 @@ class Node {
   [[nodiscard]] std::optional<NodePeer> find_peer(PeerId id) const;
   [[nodiscard]] std::optional<NodePeerView> view(const PublicKey& key) const;
   [[nodiscard]] std::size_t peers() const;
+
+  // Streams (stream.h). connect(): add_peer(), and what streams need is agreed on in the background. open_stream():
+  // EMFILE: all ids are in use. accept_stream(): EAGAIN: no peer has opened one. next_ready_stream(): one of ours that
+  // can be read or written again, was finished, broken or is too late; told once: read until EAGAIN. None: false.
+  Result<Connection> connect(const PublicKey& key, NodePeerOptions options = {});
+  Result<Connection> connect(std::string_view key, std::string_view endpoint = {});
+  Result<Stream> open_stream(const NodePeer& peer, Stream::Kind kind = Stream::Kind::kBytes);
+  Result<Stream> accept_stream();
+  Result<Stream> accept_stream(Duration at_most);  // waits
+  [[nodiscard]] Stream next_ready_stream();
 
   // Driving. fd() becomes readable when process() should be called: poll(2) it, or put it into an epoll set.
   [[nodiscard]] int fd() const;

@@ -86,16 +86,12 @@ Result<std::size_t> Node::process() {
 // What woke us may have been for the node alone (a handshake, a timer, what send() left): then we sleep on.
 Result<std::size_t> Node::wait(Duration at_most) {
   State& s = *state_;
-  const auto news = [&s] {
-    const std::lock_guard lock{s.events_mutex};
-    return s.events_told;
-  };
   const Instant end = engine_clock() + std::clamp(at_most, Duration{0}, Duration{24h});
-  const std::uint64_t before = news();
+  const std::uint64_t before = s.news();
   for (;;) {
     Result<std::size_t> waiting = process();
     const Duration left = end - engine_clock();
-    if (!waiting || *waiting != 0 || news() != before || left <= Duration{0}) return waiting;
+    if (!waiting || *waiting != 0 || s.news() != before || left <= Duration{0}) return waiting;
     pollfd polled{fd(), POLLIN, 0};
     const timespec most = timespec_of(left);
     ::ppoll(&polled, 1, &most, nullptr);
@@ -110,6 +106,10 @@ void Node::State::turn() {
     const Now now = system_now();
     due = device->step(now);
     more = workers[0]->step(now.engine) == Work::kDone || control_has_work();
+    if (streams != nullptr) {
+      more |= streams->step(app_ports, now.engine);
+      due = std::min(due, streams->due());
+    }
     if (!more) break;
     due = now.engine;  // if we leave it at that, we come again at once
     if (now.engine - begun >= kLongestTurn || app_ports[0]->queued_in() + kReceiveBurst > options.queue) break;
@@ -121,6 +121,7 @@ bool Node::State::control_has_work() const {
   for (unsigned i = 0; i < engine->workers(); ++i) {
     WorkerLink& link = engine->link(i);
     if (!link.urgent.empty() || !link.events.empty() || !link.handshakes.empty()) return true;
+    if (threaded() && app_ports[i]->queued_in_sctp() != 0) return true;
   }
   return false;
 }
@@ -142,6 +143,10 @@ void Node::State::run_control() {
     {
       const std::lock_guard lock{control};
       due = device->step(system_now());
+    }
+    if (streams != nullptr) {
+      while (streams->step(app_ports, engine_clock())) continue;
+      due = std::min(due, streams->due());
     }
     sleep_of_control(due);
   }
@@ -167,8 +172,8 @@ void Node::State::configured() {
 
 // ---- events
 
-// Called by the device, with control held. A new key every two minutes is no news to an application, nor is a change of
-// our own address; a peer's first address is told with kConnected.
+// Called by the device, with control held. A change of our own address is no news to an application; a peer's first
+// address is told with kConnected.
 void Node::State::take_event(const PeerView& view, const char* what) {
   const Peer* peer = device->find(view.public_key);
   if (peer == nullptr) return;
@@ -184,6 +189,8 @@ void Node::State::take_event(const PeerView& view, const char* what) {
     const std::string_view name{what};
     if (name == "connected" && !entry.connected)
       event.kind = NodeEvent::Kind::kConnected;
+    else if (name == "connected")
+      event.kind = NodeEvent::Kind::kRekeyed;
     else if (name == "roamed" && entry.connected && moved)
       event.kind = NodeEvent::Kind::kRoamed;
     else if (name == "lost")
@@ -210,10 +217,16 @@ void Node::State::tell_events() {
   {
     const std::lock_guard lock{events_mutex};
     events_told = events_pushed;
+    if (streams != nullptr) stream_news_told = streams->news();
     if (!options.on_event) return;
     told.swap(events);
   }
   for (const NodeEvent& event : told) options.on_event(event);
+}
+
+std::uint64_t Node::State::news() {
+  const std::lock_guard lock{events_mutex};
+  return events_told + stream_news_told;
 }
 
 bool Node::next_event(NodeEvent& event) {

@@ -3,6 +3,7 @@
 //   node.cpp          life, identity, peers
 //   node_driving.cpp  process(), threads, descriptors, events
 //   node_traffic.cpp  datagrams and packets, between the application's memory and the rings
+//   node_streams.cpp  what the streams need of the node, and the node of them
 //
 // Two locks. `control` guards the device and, with workers = 0, the worker: whoever holds it is control. `peers_mutex`
 // guards the list of peers by slot, which receive() reads without waiting for control. control before peers_mutex.
@@ -15,6 +16,7 @@
 #include "control/device.h"
 #include "control/embed/app_port.h"
 #include "control/embed/node.h"
+#include "control/embed/stream_layer.h"
 #include "control/embed/thrifty_pool.h"
 #include "control/system.h"
 #include "control/worker_threads.h"
@@ -54,6 +56,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   std::vector<std::unique_ptr<Worker>> workers;
   std::vector<std::unique_ptr<WorkerThread>> threads;
   std::thread control_thread;
+  std::shared_ptr<StreamLayer> streams;  // none: NodeOptions::streams is false
 
   std::mutex control;
   std::mutex peers_mutex;
@@ -62,9 +65,10 @@ struct __attribute__((visibility("hidden"))) Node::State {
   std::mutex events_mutex;
   std::deque<NodeEvent> events;
   std::uint64_t events_lost = 0, events_pushed = 0, events_told = 0;  // told: pushed before the last process()
-  std::atomic<std::uint64_t> malformed{0}, from_nobody{0};            // dropped in receive()
-  std::array<std::uint64_t, kDropCount> drops_of_closed_device{};     // guarded by control
-  std::atomic<unsigned> next_port{0};                                 // receive() begins with another worker each time
+  std::uint64_t stream_news_told = 0;
+  std::atomic<std::uint64_t> malformed{0}, from_nobody{0};         // dropped in receive()
+  std::array<std::uint64_t, kDropCount> drops_of_closed_device{};  // guarded by control
+  std::atomic<unsigned> next_port{0};                              // receive() begins with another worker each time
 
   [[nodiscard]] bool threaded() const { return options.workers != 0; }
   [[nodiscard]] unsigned worker_count() const { return threaded() ? options.workers : 1; }
@@ -74,8 +78,10 @@ struct __attribute__((visibility("hidden"))) Node::State {
   Status open_descriptors();
   Status open_engine();
   Status open_device();
+  void open_streams();
   void close();
   [[nodiscard]] std::optional<NodePeer> find(const PublicKey& key);  // control is held
+  [[nodiscard]] std::optional<NodePeer> find(PeerId id);
 
   // node_driving.cpp
   Status watch();  // workers = 0
@@ -90,6 +96,12 @@ struct __attribute__((visibility("hidden"))) Node::State {
   void configured();  // the device has something new to do
   void take_event(const PeerView& view, const char* what);
   void tell_events();
+  [[nodiscard]] std::uint64_t news();
+  void wait_for_stream_news(Duration at_most);  // workers = 0
+
+  // node_streams.cpp
+  void let_out(PeerId last_words_to);
+  [[nodiscard]] bool send_sctp(const NodePeer& to, std::span<const std::uint8_t> packet, std::uint8_t traffic_class);
 };
 
 [[nodiscard]] Error node_is_closed();

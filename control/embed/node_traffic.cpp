@@ -25,7 +25,7 @@ Error too_large(std::size_t octets, std::size_t most) {
 std::uint32_t write_datagram(std::uint8_t* ip, const Address& from, const Datagram& datagram) {
   const std::size_t length = kUdpHeaderSize + datagram.payload.size();
   std::uint8_t* udp = ip + kIpv6HeaderSize;
-  store_be32(ip, 0x6000'0000);
+  store_be32(ip, 0x6000'0000u | std::uint32_t{datagram.traffic_class} << 20);
   store_be16(ip + 4, static_cast<std::uint16_t>(length));
   ip[6] = kProtocolUdp;
   ip[7] = 64;
@@ -59,6 +59,7 @@ Reading read_packet(const AppPort::Inbound& in, const NodePeer& from, const Addr
   sum.add(udp, length);
   if (sum.finish() != 0) return Reading::kMalformed;
   out.datagram = true;
+  out.traffic_class = ds_field(ip);
   out.octets = {udp + kUdpHeaderSize, length - kUdpHeaderSize};
   out.from_port = load_be16(udp);
   out.port = load_be16(udp + 2);

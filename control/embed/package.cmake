@@ -7,7 +7,7 @@ set_target_properties(wireplane_shared PROPERTIES LINK_DEPENDS ${embed}/wireplan
 install(TARGETS wireplane_shared LIBRARY COMPONENT embed NAMELINK_COMPONENT embed)
 install(FILES ${embed}/wireplane.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/wireplane COMPONENT embed)
 foreach(header   # node.h and what it includes
-    control/embed/node.h control/embed/node_address.h control/configuration.h control/address_text.h
+    control/embed/node.h control/embed/node_address.h control/embed/stream.h control/configuration.h control/address_text.h
     control/noise/base64.h dataplane/base/check.h dataplane/base/drops.h dataplane/base/endpoint.h
     dataplane/base/forward.h dataplane/base/result.h dataplane/base/secret.h dataplane/base/time.h
     dataplane/base/types.h)

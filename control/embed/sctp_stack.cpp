@@ -1,0 +1,259 @@
+#include "control/embed/sctp_stack.h"
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <usrsctp.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "control/system.h"
+
+namespace wireplane {
+namespace {
+
+struct Stack {
+  std::mutex mutex;
+  unsigned users = 0;
+  bool running = false;
+  bool forked = false;  // after usrsctp was started: what its locks say is no longer true
+  Instant ticked{};
+  std::uintptr_t next_handle = 1;
+  std::unordered_map<std::uintptr_t, SctpEnd*> ends;
+  std::vector<SctpEnd*> woken;
+  std::array<std::uint8_t, SctpEnd::kMostMessage> room{};  // where a message is read to
+};
+
+Stack& stack() {
+  static Stack& the_one = *new Stack;  // never destroyed: a node may outlive main()
+  return the_one;
+}
+
+sockaddr_conn address_of_end(std::uintptr_t handle) {
+  sockaddr_conn address{};
+  address.sconn_family = AF_CONN;
+  address.sconn_port = htons(SctpEnd::kPort);
+  address.sconn_addr = reinterpret_cast<void*>(handle);
+  return address;
+}
+
+void advance_timers(Stack& s) {
+  if (!s.running) return;
+  const auto passed = std::chrono::duration_cast<std::chrono::milliseconds>(engine_clock() - s.ticked);
+  if (passed.count() <= 0) return;
+  s.ticked += passed;
+  ::usrsctp_handle_timers(static_cast<std::uint32_t>(std::min<std::int64_t>(passed.count(), 1 << 30)));
+}
+
+constexpr int kSendBufferUse = 0x1101;  // SCTP_GET_SNDBUF_USE, which usrsctp.h leaves out
+
+template <class T>
+bool set(SctpSocket* socket, int level, int option, const T& value) {
+  return ::usrsctp_setsockopt(socket, level, option, &value, sizeof value) == 0;
+}
+
+Error failed(const char* what) { return {std::string{"usrsctp: "} + what + ": " + std::strerror(errno), errno}; }
+
+}  // namespace
+
+struct SctpCallbacks {
+  static SctpEnd* find(void* handle) {
+    const auto found = stack().ends.find(reinterpret_cast<std::uintptr_t>(handle));
+    return found == stack().ends.end() ? nullptr : found->second;
+  }
+  static int transmit(void* handle, void* packet, std::size_t length, std::uint8_t traffic_class, std::uint8_t) {
+    if (SctpEnd* end = find(handle))
+      end->user_.transmit({static_cast<const std::uint8_t*>(packet), length}, traffic_class);
+    return 0;
+  }
+  static void wake(SctpSocket*, void* handle, int) {
+    SctpEnd* end = find(handle);
+    if (end == nullptr || end->woken_) return;
+    end->woken_ = true;
+    stack().woken.push_back(end);
+  }
+};
+
+// ---- one a process
+
+Status SctpStack::start() {
+  Stack& s = stack();
+  if (s.forked) return Error{"streams: this process was forked from one that used them", ENOTSUP};
+  ++s.users;
+  if (std::exchange(s.running, true)) return Nothing{};
+  static const int registered = ::pthread_atfork(nullptr, nullptr, [] { stack().forked = true; });
+  if (registered != 0) return Error{"pthread_atfork", registered};
+  ::usrsctp_init_nothreads(0, SctpCallbacks::transmit, nullptr);
+  s.ticked = engine_clock();
+  // Inside a tunnel between two keys there is no use for authentication and addresses that come and go.
+  ::usrsctp_sysctl_set_sctp_auth_enable(0);
+  ::usrsctp_sysctl_set_sctp_asconf_enable(0);
+  ::usrsctp_sysctl_set_sctp_auto_asconf(0);
+  ::usrsctp_sysctl_set_sctp_pr_enable(0);
+  ::usrsctp_sysctl_set_sctp_initial_cwnd(10);      // RFC 6928 says so of TCP
+  ::usrsctp_sysctl_set_sctp_max_burst_default(0);  // the congestion window alone limits a burst
+  ::usrsctp_sysctl_set_sctp_rto_initial_default(1000);
+  ::usrsctp_sysctl_set_sctp_rto_min_default(200);  // as Linux does for TCP
+  ::usrsctp_sysctl_set_sctp_rto_max_default(10000);
+  ::usrsctp_sysctl_set_sctp_init_rto_max_default(10000);
+  ::usrsctp_sysctl_set_sctp_delayed_sack_time_default(20);
+  ::usrsctp_sysctl_set_sctp_max_chunks_on_queue(8192);
+  return Nothing{};
+}
+
+void SctpStack::stop() {
+  Stack& s = stack();
+  if (--s.users == 0) s.running = ::usrsctp_finish() != 0;  // it may hold on to something: then it is used again
+}
+
+SctpStack::Use::Use() {
+  stack().mutex.lock();
+  advance_timers(stack());
+}
+
+SctpStack::Use::~Use() {
+  Stack& s = stack();
+  while (!s.woken.empty()) {
+    SctpEnd* end = s.woken.back();
+    s.woken.pop_back();
+    end->woken_ = false;
+    end->take();
+    if (std::exchange(end->blocked_, false)) end->user_.writable();
+  }
+  s.mutex.unlock();
+}
+
+// ---- one end of an association
+
+Result<std::unique_ptr<SctpEnd>> SctpEnd::open(SctpUser& user, const SctpOptions& options) {
+  std::unique_ptr<SctpEnd> end{new SctpEnd{user, options}};
+  end->handle_ = stack().next_handle++;
+  stack().ends.emplace(end->handle_, end.get());
+  ::usrsctp_register_address(reinterpret_cast<void*>(end->handle_));
+  if (Status done = end->configure(); !done) return done.error();
+  return end;
+}
+
+Status SctpEnd::configure() {
+  // One-to-many: an association is accepted and begun by the same socket, also by both sides at the same time.
+  socket_ = ::usrsctp_socket(AF_CONN, SOCK_SEQPACKET, IPPROTO_SCTP, nullptr, nullptr, 0, nullptr);
+  if (socket_ == nullptr) return failed("socket");
+  sctp_paddrparams path{};
+  path.spp_flags = SPP_PMTUD_DISABLE | SPP_HB_DISABLE;                  // WireGuard's keepalives are for that
+  path.spp_pathmtu = static_cast<std::uint32_t>(options_.packet - 12);  // to usrsctp: without the common header
+  sctp_initmsg init{};
+  init.sinit_num_ostreams = init.sinit_max_instreams = static_cast<std::uint16_t>(options_.streams);
+  const sctp_event changes{SCTP_ALL_ASSOC, SCTP_ASSOC_CHANGE, 1};
+  const linger abort_at_close{1, 0};
+  const int buffer = static_cast<int>(options_.buffer), on = 1;
+  const bool configured =
+      ::usrsctp_set_non_blocking(socket_, 1) == 0 && set(socket_, IPPROTO_SCTP, SCTP_PEER_ADDR_PARAMS, path) &&
+      set(socket_, IPPROTO_SCTP, SCTP_INITMSG, init) && set(socket_, IPPROTO_SCTP, SCTP_EVENT, changes) &&
+      set(socket_, IPPROTO_SCTP, SCTP_NODELAY, on) && set(socket_, IPPROTO_SCTP, SCTP_RECVRCVINFO, on) &&
+      set(socket_, SOL_SOCKET, SO_LINGER, abort_at_close) && set(socket_, SOL_SOCKET, SO_SNDBUF, buffer) &&
+      set(socket_, SOL_SOCKET, SO_RCVBUF, buffer);
+  if (!configured) return failed("setsockopt");
+  sockaddr_conn address = address_of_end(handle_);
+  if (::usrsctp_bind(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return failed("bind");
+  if (::usrsctp_listen(socket_, 1) != 0) return failed("listen");
+  ::usrsctp_set_upcall(socket_, SctpCallbacks::wake, reinterpret_cast<void*>(handle_));
+  return Nothing{};
+}
+
+SctpEnd::~SctpEnd() {
+  if (socket_ != nullptr) {
+    ::usrsctp_set_upcall(socket_, nullptr, nullptr);
+    ::usrsctp_close(socket_);
+  }
+  ::usrsctp_deregister_address(reinterpret_cast<void*>(handle_));
+  stack().ends.erase(handle_);
+  std::erase(stack().woken, this);
+}
+
+void SctpEnd::associate() {
+  sockaddr_conn address = address_of_end(handle_);
+  ::usrsctp_connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address);  // EISCONN: good
+}
+
+void SctpEnd::input(std::span<const std::uint8_t> packet, std::uint8_t ecn) {
+  ::usrsctp_conninput(reinterpret_cast<void*>(handle_), packet.data(), packet.size(), ecn);
+  // usrsctp does not wake writers of this kind of socket. Worth it: room for the largest message, or a quarter.
+  if (blocked_ && queued() <= options_.buffer - std::min(options_.buffer, std::max(kMostMessage, options_.buffer / 4)))
+    SctpCallbacks::wake(socket_, reinterpret_cast<void*>(handle_), 0);
+}
+
+std::size_t SctpEnd::queued() const {
+  struct {
+    sctp_assoc_t association;
+    std::uint32_t to_send, received;
+  } use{};
+  socklen_t length = sizeof use;
+  const bool known = ::usrsctp_getsockopt(socket_, IPPROTO_SCTP, kSendBufferUse, &use, &length) == 0;
+  return known ? use.to_send : 0;
+}
+
+int SctpEnd::send(std::uint16_t id, std::uint32_t ppid, std::span<const std::uint8_t> octets) {
+  sockaddr_conn to = address_of_end(handle_);
+  sctp_sndinfo info{};
+  info.snd_sid = id;
+  info.snd_ppid = htonl(ppid);
+  const ssize_t sent = ::usrsctp_sendv(socket_, octets.data(), octets.size(), reinterpret_cast<sockaddr*>(&to), 1,
+                                       &info, sizeof info, SCTP_SENDV_SNDINFO, 0);
+  if (sent >= 0) return 0;
+  const int code = errno == EWOULDBLOCK || errno == ENOBUFS ? EAGAIN : errno;
+  if (code == EAGAIN) blocked_ = true;
+  return code;
+}
+
+void SctpEnd::take() {
+  Stack& s = stack();
+  while (user_.has_room()) {
+    sockaddr_conn from{};
+    sctp_rcvinfo info{};
+    socklen_t from_length = sizeof from, info_length = sizeof info;
+    unsigned info_type = 0;
+    int flags = 0;
+    const ssize_t got = ::usrsctp_recvv(socket_, s.room.data(), s.room.size(), reinterpret_cast<sockaddr*>(&from),
+                                        &from_length, &info, &info_length, &info_type, &flags);
+    if (got <= 0) return;
+    if ((flags & MSG_NOTIFICATION) != 0)
+      notified(s.room.data());
+    else
+      user_.arrived(info.rcv_sid, ntohl(info.rcv_ppid), std::span{s.room}.first(static_cast<std::size_t>(got)),
+                    (flags & MSG_EOR) != 0);
+  }
+}
+
+void SctpEnd::notified(const void* notification) {
+  sctp_assoc_change change;
+  std::memcpy(&change, notification, sizeof change);
+  if (change.sac_type != SCTP_ASSOC_CHANGE) return;
+  switch (change.sac_state) {
+    case SCTP_RESTART:
+      user_.broken(ECONNRESET);
+      [[fallthrough]];
+    case SCTP_COMM_UP:
+      user_.established(std::min(change.sac_inbound_streams, change.sac_outbound_streams));
+      break;
+    case SCTP_CANT_STR_ASSOC:
+      user_.broken(EHOSTUNREACH);
+      break;
+    case SCTP_COMM_LOST:
+      user_.broken(ECONNRESET);
+      break;
+    case SCTP_SHUTDOWN_COMP:
+      user_.broken(ECONNRESET);
+      break;
+    default:
+      break;
+  }
+}
+
+}  // namespace wireplane

@@ -1,0 +1,87 @@
+// sctp_stack.h: SCTP (RFC 9260) by usrsctp, driven by whoever calls: no thread of it works, no socket of it exists.
+//
+//   StreamLayer -- send() --> SctpEnd --> usrsctp --> SctpUser::transmit() --> inner packets
+//   StreamLayer <-arrived()-- SctpEnd <-- usrsctp <-- input() <-------------- inner packets
+//
+// usrsctp is one a process. So is the lock here: every call into this file happens within an SctpStack::Use, which
+// first brings usrsctp's timers up to date and at its end hands out what arrived. All nodes of a process share both;
+// the first node that needs streams starts usrsctp, the last one ends it. usrsctp starts one thread of its own ("SCTP
+// iterator"), which sleeps for ever, as nothing that it is for is used here.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "dataplane/base/result.h"
+#include "dataplane/base/time.h"
+
+struct socket;  // usrsctp's, not the kernel's
+
+namespace wireplane {
+
+using SctpSocket = struct ::socket;
+
+// One side of one association, as its owner sees it. Called within a Use; must not call the stack back.
+class SctpUser {
+ public:
+  virtual ~SctpUser() = default;
+  virtual void transmit(std::span<const std::uint8_t> packet, std::uint8_t traffic_class) = 0;
+  virtual void established(unsigned streams) = 0;  // so many ids can be used both ways
+  virtual void broken(int code) = 0;               // every stream is lost; the next send() begins a new association
+  virtual void arrived(std::uint16_t id, std::uint32_t ppid, std::span<const std::uint8_t> octets, bool complete) = 0;
+  [[nodiscard]] virtual bool has_room() const = 0;  // else what arrives stays in the receive window
+  virtual void writable() = 0;                      // send() may be tried again
+};
+
+class SctpStack {
+ public:
+  class Use {  // the lock
+   public:
+    Use();
+    ~Use();
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+  };
+  [[nodiscard]] static Status start();  // counted; within a Use, as stop() is
+  static void stop();
+};
+
+struct SctpOptions {
+  std::size_t packet = 1380;       // octets of an SCTP packet, at most
+  unsigned streams = 64;           // ids each way
+  std::size_t buffer = 256 << 10;  // octets that wait to be sent or acknowledged, and of the receive window
+};
+
+class SctpEnd {
+ public:
+  static constexpr std::uint16_t kPort = 5158;  // ours and the peer's
+  static constexpr std::size_t kHeaders = 12 + 16, kMostMessage = 64 << 10;
+
+  [[nodiscard]] static Result<std::unique_ptr<SctpEnd>> open(SctpUser& user, const SctpOptions& options);
+  ~SctpEnd();  // aborts: the peer is told
+  SctpEnd(const SctpEnd&) = delete;
+  SctpEnd& operator=(const SctpEnd&) = delete;
+
+  void associate();  // begins now, not with the first send()
+  void input(std::span<const std::uint8_t> packet, std::uint8_t ecn);
+  // All or nothing. EAGAIN: writable() will be called.
+  [[nodiscard]] int send(std::uint16_t id, std::uint32_t ppid, std::span<const std::uint8_t> octets);
+  void take();  // there is room again
+
+ private:
+  friend class SctpStack;
+  friend class SctpStack::Use;
+  friend struct SctpCallbacks;
+  SctpEnd(SctpUser& user, const SctpOptions& options) : user_{user}, options_{options} {}
+  Status configure();
+  void notified(const void* notification);
+  [[nodiscard]] std::size_t queued() const;  // octets to be sent, or not acknowledged
+
+  SctpUser& user_;
+  const SctpOptions options_;
+  std::uintptr_t handle_ = 0;  // what usrsctp knows us by: never used again, so a late packet of its finds nobody
+  SctpSocket* socket_ = nullptr;
+  bool woken_ = false, blocked_ = false;
+};
+
+}  // namespace wireplane

@@ -1,0 +1,96 @@
+#include "control/embed/stream.h"
+
+#include <cerrno>
+
+#include "control/embed/stream_layer.h"
+#include "control/system.h"
+
+namespace wireplane {
+namespace {
+
+Error none() { return {"not a stream", EBADF}; }
+
+Error too_long() { return {"nothing happened in the time allowed", ETIMEDOUT}; }
+
+}  // namespace
+
+StreamOwner::~StreamOwner() {
+  const SctpStack::Use use;
+  StreamLayer::close(*state, false);
+}
+
+NodePeer Stream::peer() const { return owner_ == nullptr ? NodePeer{} : owner_->state->with; }
+std::uint16_t Stream::id() const { return owner_ == nullptr ? 0 : owner_->state->id; }
+Stream::Kind Stream::kind() const { return owner_ == nullptr ? Kind::kBytes : owner_->state->kind; }
+std::size_t Stream::max_message() const { return SctpEnd::kMostMessage; }
+
+Result<std::size_t> Stream::write(std::span<const std::uint8_t> octets) {
+  if (owner_ == nullptr) return none();
+  const SctpStack::Use use;
+  return StreamLayer::write(*owner_->state, octets);
+}
+
+Result<Stream::Read> Stream::read(std::span<std::uint8_t> room) {
+  if (owner_ == nullptr) return none();
+  const SctpStack::Use use;
+  return StreamLayer::read(*owner_->state, room);
+}
+
+Status Stream::write_all(std::span<const std::uint8_t> octets, Duration at_most) {
+  if (owner_ == nullptr) return none();
+  StreamLayer& layer = *owner_->state->layer;
+  const Instant end = engine_clock() + at_most;
+  for (;;) {
+    const std::uint64_t known = layer.news();
+    const Result<std::size_t> taken = write(octets);
+    if (taken) {
+      octets = octets.subspan(*taken);
+      if (octets.empty()) return Nothing{};
+    } else {
+      if (taken.error().code != EAGAIN) return taken.error();
+      const Duration left = end - engine_clock();
+      if (left <= Duration{0}) return too_long();
+      layer.wait(known, left);
+    }
+  }
+}
+
+Result<Stream::Read> Stream::read(std::span<std::uint8_t> room, Duration at_most) {
+  if (owner_ == nullptr) return none();
+  StreamLayer& layer = *owner_->state->layer;
+  const Instant end = engine_clock() + at_most;
+  for (;;) {
+    const std::uint64_t known = layer.news();
+    Result<Read> got = read(room);
+    if (got || got.error().code != EAGAIN) return got;
+    const Duration left = end - engine_clock();
+    if (left <= Duration{0}) return too_long();
+    layer.wait(known, left);
+  }
+}
+
+Status Stream::finish() {
+  if (owner_ == nullptr) return none();
+  const SctpStack::Use use;
+  return StreamLayer::finish(*owner_->state);
+}
+
+void Stream::close() {
+  if (owner_ == nullptr) return;
+  const SctpStack::Use use;
+  StreamLayer::close(*owner_->state, false);
+}
+
+void Stream::reset() {
+  if (owner_ == nullptr) return;
+  const SctpStack::Use use;
+  StreamLayer::close(*owner_->state, true);
+}
+
+void Stream::set_deadline(Duration from_now) {
+  if (owner_ == nullptr) return;
+  const SctpStack::Use use;
+  StreamLayer::set_deadline(*owner_->state, from_now);
+}
+
+}  // namespace wireplane
