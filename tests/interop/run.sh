@@ -30,6 +30,8 @@ source "$repo/deploy/lab.sh"
 source "$here/world.sh"
 # shellcheck source=tests/interop/kernel_guest.sh
 source "$here/kernel_guest.sh"
+# shellcheck source=tests/interop/matrix.sh
+source "$here/matrix.sh"
 declare -A limit=() # seconds a case may take; 60 where it says nothing
 for file in "$here"/cases_*.sh; do
   # shellcheck source=/dev/null
@@ -113,14 +115,14 @@ done < <(printf '%s\n' "${chosen[@]}" | sort -k1,1nr -s)
 wait
 trap - EXIT
 
-# ---- the matrix: what each implementation did, property by property, as the cells of cases_matrix.sh tell it ----
+# ---- the matrix: what each implementation did, property by property, as matrix.sh's cells tell it ----
 cells=()
 for name in $(printf '%s\n' "${chosen[@]#* }" | sort -r); do # peer_* before matrix_*
   if [[ -s $repo/build/interop/$name/cells ]]; then cells+=("$repo/build/interop/$name/cells"); fi
 done
 if ((${#cells[@]})); then
   say
-  # shellcheck disable=SC2154  # implementations: cases_matrix.sh
+  # shellcheck disable=SC2154  # implementations: matrix.sh
   awk -F '|' -v names="${implementations[*]}" '
     BEGIN { count = split(names, name, " ") }
     $2 == "all" { absent[$1] = $4; next }

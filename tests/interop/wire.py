@@ -4,6 +4,8 @@
   wire.py watch DEVICE                one line a WireGuard message that crosses DEVICE, either way, as it happens:
                                       TIME FROM TO KIND LENGTH tos=HEX sender=INDEX receiver=INDEX [mac2]
   wire.py slow DEVICE DEVICE MS       a wire between two devices that holds every frame for MS
+  wire.py rough DEVICE DEVICE MS      one that delivers every frame twice, each time somewhere within MS: out of order
+  wire.py late DEVICE DEVICE COUNT    one that delivers the first data message from left to right after COUNT later ones
   wire.py flood KEY HOST PORT BURST MS SECONDS
                                       initiations to the owner of public key KEY: BURST of them every MS, with a valid mac1 and
                                       nothing valid inside, from port 6666; says `loaded` when the first cookie comes back
@@ -12,10 +14,11 @@
 Its own traffic (port 6666) is not shown by `watch`. Bounded: `flood` ends by itself, the others with the sandbox.
 """
 import base64
-import collections
 import hashlib
+import heapq
 import ipaddress
 import os
+import random
 import select
 import socket
 import struct
@@ -78,23 +81,56 @@ def watch(device):
         print(f"{time.monotonic():.4f} {source} {target} {kind} {length} tos={tos:02x} {rest}", flush=True)
 
 
-def slow(one, other, hold_ms):
+def carry(one, other, plan):
+    """A wire. plan(whether from the left, a frame) -> what to deliver for it: [(seconds from now, frame)...]."""
     a, b = packet_socket(one), packet_socket(other)
     across = {a: b, b: a}
-    held = collections.deque()  # (when it may go, socket, frame): one delay for all, so the order is that of arrival
+    held = []  # a heap of (when it may go, order of arrival, socket, frame)
+    arrived = 0
     print("ready", flush=True)
     while True:
         wait = max(0.0, held[0][0] - time.monotonic()) if held else None
         for s in select.select([a, b], [], [], wait)[0]:
             frame, address = s.recvfrom(65535)
-            if address[2] != socket.PACKET_OUTGOING:
-                held.append((time.monotonic() + int(hold_ms) / 1000, across[s], frame))
+            if address[2] == socket.PACKET_OUTGOING:
+                continue
+            for seconds, what in plan(s is a, frame):
+                arrived += 1
+                heapq.heappush(held, (time.monotonic() + seconds, arrived, across[s], what))
         while held and held[0][0] <= time.monotonic():
-            _, s, frame = held.popleft()
+            _, _, s, frame = heapq.heappop(held)
             try:
                 s.send(frame)
             except OSError:
                 pass  # a device that is going away
+
+
+def slow(one, other, hold_ms):
+    carry(one, other, lambda _, frame: [(int(hold_ms) / 1000, frame)])
+
+
+def rough(one, other, within_ms):
+    carry(one, other, lambda _, frame: [(random.random() * int(within_ms) / 1000, frame) for _ in range(2)])
+
+
+def late(one, other, count):
+    kept = []
+    behind = 0
+
+    def plan(from_left, frame):
+        nonlocal behind
+        datagram = udp_of(frame) if from_left and len(frame) >= 42 else None
+        if datagram is None or datagram[3][:4] != b"\4\0\0\0":
+            return [(0, frame)]
+        behind += 1
+        if behind == 1:
+            kept.append(frame)
+            return []
+        if behind == 1 + int(count):
+            return [(0, frame), (0, kept.pop())]
+        return [(0, frame)]
+
+    carry(one, other, plan)
 
 
 def flood(key, host, port, burst, every_ms, seconds):
@@ -140,7 +176,7 @@ def nudge(address):
     s.sendto(body[:2] + struct.pack("!H", checksum) + body[4:], (address, 0))
 
 
-VERBS = {"watch": (watch, 1), "slow": (slow, 3), "flood": (flood, 6), "nudge": (nudge, 1)}
+VERBS = {"watch": (watch, 1), "slow": (slow, 3), "rough": (rough, 3), "late": (late, 3), "flood": (flood, 6), "nudge": (nudge, 1)}
 
 if __name__ == "__main__":
     verb, count = VERBS.get(sys.argv[1] if len(sys.argv) > 1 else "", (None, 0))
