@@ -10,8 +10,9 @@
 namespace wireplane {
 namespace {
 
-constexpr std::uint32_t kSmallestMtu = 68;  // RFC 791: what every IPv4 link carries; Linux' own limit for a TUN
-constexpr std::uint32_t kMostWorkers = 64;  // a worker's number is the low six bits of a receiver index
+constexpr std::uint32_t kSmallestMtu = 68;        // RFC 791: what every IPv4 link carries; Linux' own limit for a TUN
+constexpr std::uint32_t kLargestOuterMtu = 9702;  // what drivers agree on for jumbo frames
+constexpr std::uint32_t kMostWorkers = 64;        // a worker's number is the low six bits of a receiver index
 constexpr std::uint32_t kMostPeers = 1u << 24;
 
 char lower(char letter) { return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter; }
@@ -97,7 +98,11 @@ class Parser {
   Trouble sessions(std::string_view value);
   Trouble buffers(std::string_view value);
   Trouble outer_address(std::string_view value);
+  Trouble gateways(std::string_view value, std::vector<Address>& gateways);
   Trouble outer_gateway(std::string_view value);
+  Trouble inner_gateway(std::string_view value);
+  Trouble outer_vlan(std::string_view value);
+  Trouble outer_mtu(std::string_view value);
   Trouble router_address(std::string_view value);
   Trouble capture(std::string_view value);
   Trouble keylog(std::string_view value);
@@ -147,6 +152,9 @@ const std::vector<Parser::Key>& Parser::keys_of(Section section) {
       {"Buffers", &Parser::buffers},
       {"OuterAddress", &Parser::outer_address, true},
       {"OuterGateway", &Parser::outer_gateway, true},
+      {"OuterVlan", &Parser::outer_vlan},
+      {"OuterMtu", &Parser::outer_mtu},
+      {"InnerGateway", &Parser::inner_gateway, true},
       {"RouterAddress", &Parser::router_address, true},
       {"Capture", &Parser::capture},
       {"Keylog", &Parser::keylog},
@@ -519,13 +527,27 @@ Parser::Trouble Parser::outer_address(std::string_view value) {
   });
 }
 
-Parser::Trouble Parser::outer_gateway(std::string_view value) {
-  return read_list(value, [this](std::string_view item) -> Trouble {
+Parser::Trouble Parser::gateways(std::string_view value, std::vector<Address>& gateways) {
+  return read_list(value, [&](std::string_view item) -> Trouble {
     const auto gateway = parse_address(item);
     if (!gateway) return "expected an address such as 192.0.2.1, but found \"" + std::string{item.substr(0, 60)} + '"';
-    out_.engine.outer_gateways.push_back(*gateway);
+    gateways.push_back(*gateway);
     return std::nullopt;
   });
+}
+
+Parser::Trouble Parser::outer_gateway(std::string_view value) { return gateways(value, out_.engine.outer_gateways); }
+Parser::Trouble Parser::inner_gateway(std::string_view value) { return gateways(value, out_.engine.inner_gateways); }
+
+Parser::Trouble Parser::outer_vlan(std::string_view value) {
+  if (same_name(value, "off") || read_number<std::uint32_t>(value, out_.engine.outer_vlan, 1, 4094))
+    return std::nullopt;
+  return "expected off, or the identifier of an 802.1Q VLAN, 1 to 4094";
+}
+
+Parser::Trouble Parser::outer_mtu(std::string_view value) {
+  if (read_number<std::uint32_t>(value, out_.engine.outer_mtu, kSmallestMtu, kLargestOuterMtu)) return std::nullopt;
+  return "expected the MTU of the outer link, 68 to 9702";
 }
 
 Parser::Trouble Parser::router_address(std::string_view value) {

@@ -3,7 +3,7 @@
 //   [Interface]  PrivateKey ListenPort FwMark Address MTU Table
 //   [Peer]       PublicKey PresharedKey AllowedIPs Endpoint PersistentKeepalive Group(*)
 //   [Engine](*)  Workers Outer Inner Forward Poll Peers Sessions Buffers OuterAddress OuterGateway RouterAddress
-//                Capture Keylog User                                        (*) not wg-quick's
+//                OuterVlan OuterMtu InnerGateway Capture Keylog User        (*) not wg-quick's
 //
 // Names are read whatever their case, as wg-quick does; '#' begins a comment; CRLF and a byte order mark are tolerated.
 // A file is right as a whole or not taken: every fault is told with file, line, key and what was expected, the first
@@ -46,6 +46,9 @@ struct EngineSettings {
   std::uint32_t buffers = 0;
   std::vector<Prefix> outer_addresses;  // of a device port: ours, host bits kept
   std::vector<Address> outer_gateways;
+  std::uint32_t outer_vlan = 0;           // 802.1Q identifier of outer frames on a device port; 0: untagged
+  std::uint32_t outer_mtu = 0;            // of a device port's link; 0: as the device comes
+  std::vector<Address> inner_gateways;    // of a device port inside: who leads off its link
   std::vector<Address> router_addresses;  // sources of our ICMP errors; by default the first Address of each family
   std::string capture;                    // pcap file; empty: none
   std::string keylog;                     // file for session keys; empty: none

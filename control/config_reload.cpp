@@ -130,6 +130,9 @@ std::vector<ConfigError> unchangeable(const FileConfig& now, const FileConfig& n
   require(a.buffers == b.buffers, "Buffers");
   require(a.outer_addresses == b.outer_addresses, "OuterAddress");
   require(a.outer_gateways == b.outer_gateways, "OuterGateway");
+  require(a.outer_vlan == b.outer_vlan, "OuterVlan");
+  require(a.outer_mtu == b.outer_mtu, "OuterMtu");
+  require(a.inner_gateways == b.inner_gateways, "InnerGateway");
   require(a.capture == b.capture, "Capture");
   require(a.keylog == b.keylog, "Keylog");
   require(a.user == b.user, "User");

@@ -39,7 +39,10 @@ class Worker {
   void wake_fds(std::vector<int>& fds) const;
 
   [[nodiscard]] const Counters& counters() const { return link_.counters; }
-  [[nodiscard]] std::size_t held() const { return staging_.size(); }  // packets inside between steps (conservation)
+  // Packets inside between steps, also in the ports (conservation).
+  [[nodiscard]] std::size_t held() const {
+    return staging_.size() + outer_.waiting() + (inner_ == nullptr ? 0 : inner_->waiting());
+  }
 
  private:
   // worker.cpp

@@ -19,7 +19,7 @@ namespace wireplane {
 struct EthdevOptions {
   // As DPDK writes devices: "net_memif0,role=client,id=0,socket=/run/x" or a PCI address, "0000:3b:00.0".
   std::string device;
-  unsigned queues = 1;
+  unsigned queues = 1;                 // workers; the device may have fewer queues, or more
   std::vector<LinkAddress> addresses;  // ours on this link
   Address gateway_v4, gateway_v6;
   std::optional<MacAddress> gateway_mac;
@@ -44,7 +44,10 @@ class EthdevSet {
   [[nodiscard]] virtual BufferPool& pool() = 0;
   [[nodiscard]] virtual std::unique_ptr<OuterDevice> take_outer() = 0;  // null: not asked for. Goes before the set
   [[nodiscard]] virtual std::unique_ptr<InnerDevice> take_inner() = 0;
-  virtual Status poll(Instant now) = 0;  // control, every 10 ms or so: next hops
+  // Control, every 10 ms or so: next hops, interfaces that went and came.
+  virtual Status poll(Instant now) = 0;
+  // What happened since the last call that a person should know of, with the remedy, for the log.
+  [[nodiscard]] virtual std::vector<std::string> take_news() = 0;
 };
 
 // Loads the module (from the program's directory, then the library directory) if it is not there, starts EAL likewise.
@@ -52,7 +55,7 @@ class EthdevSet {
 
 // The module's one door. Both sides come from one build: the names must agree, and kEthdevModuleVersion says so.
 constexpr const char* kEthdevModuleName = "wireplane_ethdev.so";
-constexpr const char* kEthdevModuleVersion = "wireplane-ethdev 1 " __VERSION__;
+constexpr const char* kEthdevModuleVersion = "wireplane-ethdev 2 " __VERSION__;
 using OpenEthdevFunction = EthdevSet* (*)(const EthdevSetOptions& options, const char* version, Error& error);
 constexpr const char* kOpenEthdevSymbol = "wireplane_open_ethdev";
 

@@ -1,9 +1,7 @@
 // The devices, and the module's door.
 #include <linux/filter.h>
+#include <net/if.h>
 #include <netinet/in.h>
-#include <rte_bus.h>
-#include <rte_dev.h>
-#include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -15,17 +13,16 @@
 
 #include "drivers/ethdev.h"
 #include "drivers/ethdev_port.h"
+#include "drivers/ethdev_xdp.h"
+#include "drivers/spreading.h"
 #include "drivers/steering.h"
 
 namespace wireplane {
 namespace {
 
-constexpr std::uint16_t kDescriptors = 1024;
+constexpr std::size_t kBuffersOfQueue = 2 * 1024 + 512;  // receive ring full, send ring perhaps, caches
+constexpr Duration kPlugAgainAfter = 1s;
 constexpr std::uint16_t kFirstEphemeralPort = 49152;  // RFC 6335 §6
-
-Error failed(const std::string& what, int code) {
-  return Error{what + ": " + rte_strerror(code < 0 ? -code : code), code < 0 ? -code : code};
-}
 
 bool is_pci(const std::string& device) { return device.size() >= 7 && (device[2] == ':' || device[4] == ':'); }
 
@@ -33,95 +30,6 @@ std::uint64_t random_number() {
   std::uint64_t number = 0;
   static_cast<void>(::getrandom(&number, sizeof number, 0));
   return number;
-}
-
-// ---- a DPDK port's life
-
-class DpdkPort {
- public:
-  [[nodiscard]] static Result<std::unique_ptr<DpdkPort>> open(const EthdevOptions& options, MempoolBuffers& pool);
-  ~DpdkPort() {
-    rte_eth_dev_stop(id_);
-    rte_eth_dev_info info;
-    const bool known = rte_eth_dev_info_get(id_, &info) == 0;
-    rte_eth_dev_close(id_);
-    if (known && info.device != nullptr) rte_dev_remove(info.device);
-  }
-  DpdkPort(const DpdkPort&) = delete;
-  DpdkPort& operator=(const DpdkPort&) = delete;
-
-  [[nodiscard]] std::uint16_t id() const { return id_; }
-  [[nodiscard]] const rte_eth_conf& configuration() const { return configuration_; }
-
- private:
-  DpdkPort(std::uint16_t id, std::string name) : id_{id}, name_{std::move(name)} {}
-  Status configure(const EthdevOptions& options, MempoolBuffers& pool);
-  Status set_queues(unsigned queues, MempoolBuffers& pool, const rte_eth_dev_info& info);
-
-  std::uint16_t id_;
-  std::string name_;
-  rte_eth_conf configuration_{};
-};
-
-Result<std::unique_ptr<DpdkPort>> DpdkPort::open(const EthdevOptions& options, MempoolBuffers& pool) {
-  const std::string name = options.device.substr(0, options.device.find(','));
-  std::uint16_t id;
-  if (rte_eth_dev_get_port_by_name(name.c_str(), &id) != 0) {  // a PCI device may have been found when EAL started
-    const int outcome = rte_dev_probe(options.device.c_str());
-    if (outcome != 0) return failed("opening DPDK device \"" + options.device + "\"", outcome);
-    if (rte_eth_dev_get_port_by_name(name.c_str(), &id) != 0)
-      return Error{"DPDK device \"" + options.device + "\" is no network device", ENODEV};
-  }
-  std::unique_ptr<DpdkPort> port{new DpdkPort{id, name}};
-  const Status configured = port->configure(options, pool);
-  if (!configured) return configured.error();
-  return port;
-}
-
-Status DpdkPort::configure(const EthdevOptions& options, MempoolBuffers& pool) {
-  rte_eth_dev_info info;
-  if (const int outcome = rte_eth_dev_info_get(id_, &info); outcome != 0) return failed("asking " + name_, outcome);
-  const unsigned most = std::min(info.max_rx_queues, info.max_tx_queues);
-  if (options.queues == 0 || options.queues > most)
-    return Error{name_ + ": expected 1 to " + std::to_string(most) + " queues, got " + std::to_string(options.queues),
-                 EINVAL};
-  configuration_.rxmode.offloads =
-      info.rx_offload_capa & (RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM);
-  configuration_.txmode.offloads =
-      info.tx_offload_capa & (RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM);
-  const std::uint64_t hashes = info.flow_type_rss_offloads & (RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP);
-  if (options.queues > 1 && hashes != 0) {
-    configuration_.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
-    configuration_.rx_adv_conf.rss_conf.rss_hf = hashes;
-  }
-  const auto queues = static_cast<std::uint16_t>(options.queues);
-  if (const int outcome = rte_eth_dev_configure(id_, queues, queues, &configuration_); outcome != 0)
-    return failed("configuring " + name_, outcome);
-  if (options.mtu != 0)
-    if (const int outcome = rte_eth_dev_set_mtu(id_, static_cast<std::uint16_t>(options.mtu)); outcome != 0)
-      return failed("setting MTU " + std::to_string(options.mtu) + " on " + name_, outcome);
-  if (const Status set = set_queues(options.queues, pool, info); !set) return set.error();
-  if (const int outcome = rte_eth_dev_start(id_); outcome != 0) return failed("starting " + name_, outcome);
-  // Wishes: virtual devices take every frame anyway, and what is not ours is counted and left.
-  static_cast<void>(rte_eth_allmulticast_enable(id_));
-  if (options.mac) static_cast<void>(rte_eth_promiscuous_enable(id_));
-  return Nothing{};
-}
-
-Status DpdkPort::set_queues(unsigned queues, MempoolBuffers& pool, const rte_eth_dev_info& info) {
-  std::uint16_t receive = kDescriptors, send = kDescriptors;
-  rte_eth_dev_adjust_nb_rx_tx_desc(id_, &receive, &send);
-  const int socket = rte_eth_dev_socket_id(id_);
-  rte_eth_rxconf rx = info.default_rxconf;
-  rx.offloads = configuration_.rxmode.offloads;
-  rte_eth_txconf tx = info.default_txconf;
-  tx.offloads = configuration_.txmode.offloads;
-  for (std::uint16_t queue = 0; queue < queues; ++queue) {
-    int outcome = rte_eth_rx_queue_setup(id_, queue, receive, static_cast<unsigned>(socket), &rx, pool.native());
-    if (outcome == 0) outcome = rte_eth_tx_queue_setup(id_, queue, send, static_cast<unsigned>(socket), &tx);
-    if (outcome != 0) return failed("setting up queue " + std::to_string(queue) + " of " + name_, outcome);
-  }
-  return Nothing{};
 }
 
 // ---- holding a port of the kernel's
@@ -170,35 +78,42 @@ class HeldPort {
 class EthdevBody {
  public:
   [[nodiscard]] static Result<std::unique_ptr<EthdevBody>> open(const EthdevOptions& options, MempoolBuffers& pool);
-
-  EthdevOptions options;
-  EthdevLink link;
-  std::unique_ptr<DpdkPort> port;
-  std::optional<HeldPort> held;
+  EthdevBody(const EthdevOptions& asked, std::shared_ptr<Neighbours> neighbours)
+      : options{asked}, link{asked.queues, std::move(neighbours)} {}
 
   template <class QueuePort>
   void make_queues() {
-    for (unsigned i = 0; i < options.queues; ++i) queues.push_back(std::make_unique<QueuePort>(link, i));
+    for (unsigned i = 0; i < options.queues; ++i) {
+      queues.push_back(std::make_unique<QueuePort>(link, i));
+      link.ports.push_back(queues.back().get());
+    }
   }
-  [[nodiscard]] std::string describe() const {
-    std::string text = "ethdev " + options.device + " x" + std::to_string(options.queues) + ", " + mac_text(link.mac) +
-                       ", MTU " + std::to_string(link.mtu) + ", UDP checksums by " +
-                       (link.udp_offload ? "the device" : "us");
-    if (link.neighbours->uses_kernel()) text += ", next hops of the kernel's " + options.kernel_interface;
-    return text + (eal_has_huge_pages() ? "" : ", without huge pages");
-  }
+  [[nodiscard]] std::string describe() const;
   Status set_listen_port(std::uint16_t wanted);
+  Status poll(Instant now);
 
+  EthdevOptions options;
+  std::string shared;  // the kernel's interface behind the device; empty: none
+  EthdevLink link;
+  std::optional<HeldPort> held;
   std::vector<std::unique_ptr<EthdevPort>> queues;
+  std::vector<std::string> news;
+
+ private:
+  Status plug_in();
+  void unplug();
+
+  std::uint32_t plugged_ = 0;  // ifindex behind what is plugged in
+  Instant plug_again_{};
+  std::string told_;  // so that trying again does not fill the log
+  XdpFilter filter_;
 };
 
 Result<std::unique_ptr<EthdevBody>> EthdevBody::open(const EthdevOptions& asked, MempoolBuffers& pool) {
-  auto body = std::make_unique<EthdevBody>();
-  EthdevOptions& options = body->options = asked;
+  EthdevOptions options = asked;
   const std::string shared = shared_interface_of(options.device);
-  if (options.kernel_interface.empty()) options.kernel_interface = shared;
+  if (options.kernel_interface.empty() && options.vlan == 0) options.kernel_interface = shared;
   if (options.kernel_interface == "none") options.kernel_interface.clear();
-
   auto neighbours = Neighbours::open({.kernel_interface = options.kernel_interface,
                                       .own = options.addresses,
                                       .gateway_v4 = options.gateway_v4,
@@ -207,26 +122,106 @@ Result<std::unique_ptr<EthdevBody>> EthdevBody::open(const EthdevOptions& asked,
                                       .secret = random_number()},
                                      options.queues);
   if (!neighbours) return neighbours.error();
-  auto port = DpdkPort::open(options, pool);
-  if (!port) return port.error();
-  body->port = std::move(*port);
-
-  EthdevLink& link = body->link;
-  link.port = body->port->id();
-  link.neighbours = std::move(*neighbours);
-  link.vlan = options.vlan;
-  link.pool = &pool;
-  link.local_sender = !shared.empty();
-  link.ip_offload = (body->port->configuration().txmode.offloads & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) != 0;
-  link.udp_offload = (body->port->configuration().txmode.offloads & RTE_ETH_TX_OFFLOAD_UDP_CKSUM) != 0;
-  rte_ether_addr mac;
-  if (const int outcome = rte_eth_macaddr_get(link.port, &mac); outcome != 0)
-    return failed("reading the MAC address of " + options.device, outcome);
-  std::memcpy(link.mac.data(), mac.addr_bytes, link.mac.size());
-  if (options.mac) link.mac = *options.mac;
-  std::uint16_t mtu = 0;
-  link.mtu = rte_eth_dev_get_mtu(link.port, &mtu) == 0 && mtu != 0 ? mtu : 1500;
+  auto body = std::make_unique<EthdevBody>(options, std::move(*neighbours));
+  body->shared = shared;
+  body->link.vlan = options.vlan;
+  body->link.pool = &pool;
+  body->link.local_sender = !shared.empty() || options.device.starts_with("net_tap");
+  if (const Status plugged = body->plug_in(); !plugged) return plugged.error();
+  if (const auto& legs = body->link.state.latest().legs; legs.size() != options.queues)
+    body->news.push_back(options.device + ": " + std::to_string(legs.size()) + " queues for " +
+                         std::to_string(options.queues) + " workers: " +
+                         (legs.size() < options.queues
+                              ? "some workers receive nothing here and send through others; fewer "
+                                "Workers would do as well"
+                              : "some workers serve several"));
   return body;
+}
+
+// Opens the device; its state is what workers see next.
+Status EthdevBody::plug_in() {
+  auto state = std::make_unique<EthdevState>();
+  std::vector<int> before = XdpFilter::sockets(), sockets;
+  const bool filtered = options.device.starts_with("net_af_xdp");
+  for (const std::string& device : legs_of(options.device)) {
+    auto port = DpdkPort::open(device, options, *link.pool);
+    if (!port) return port.error();
+    for (std::uint16_t queue = 0; queue < (*port)->queues(); ++queue)
+      state->legs.push_back({(*port)->id(), queue, (*port)->interrupts()});
+    state->ports.push_back(std::move(*port));
+    if (!filtered) continue;
+    for (const int fd : XdpFilter::sockets())
+      if (std::ranges::find(before, fd) == before.end()) sockets.push_back(fd);
+    before = XdpFilter::sockets();
+  }
+  const DpdkPort& first = *state->ports.front();
+  rte_ether_addr mac;
+  if (const int outcome = rte_eth_macaddr_get(first.id(), &mac); outcome != 0)
+    return dpdk_failed("reading the MAC address of " + options.device, outcome);
+  std::memcpy(state->mac.data(), mac.addr_bytes, state->mac.size());
+  if (options.mac) state->mac = *options.mac;
+  std::uint16_t mtu = 0;
+  state->mtu = rte_eth_dev_get_mtu(first.id(), &mtu) == 0 && mtu != 0 ? mtu : 1500;
+  if (shared.empty() && options.mtu != 0) state->mtu = options.mtu;  // some drivers do not keep what they are told
+  state->ip_offload = first.sends(RTE_ETH_TX_OFFLOAD_IPV4_CKSUM);
+  state->udp_offload = first.sends(RTE_ETH_TX_OFFLOAD_UDP_CKSUM);
+  if (filtered && sockets.size() == state->ports.size() && state->ports.size() == state->legs.size()) {
+    auto filter = XdpFilter::open(shared, link.vlan, sockets);
+    if (!filter) return filter.error();
+    filter_ = std::move(*filter);
+    if (const Status taken = filter_.take(link.listen_port.load()); !taken) return taken;
+  }
+  if (const std::string warning =
+          spreading_warning(options.device, static_cast<unsigned>(state->legs.size()),
+                            (first.hashes() & RTE_ETH_RSS_IP) != 0, (first.hashes() & RTE_ETH_RSS_UDP) != 0);
+      !warning.empty())
+    news.push_back(warning);
+  plugged_ = shared.empty() ? 0 : ::if_nametoindex(shared.c_str());
+  link.state.publish(std::move(state));
+  return Nothing{};
+}
+
+void EthdevBody::unplug() {
+  plugged_ = 0;
+  filter_ = {};
+  link.state.publish(std::make_unique<const EthdevState>());
+}
+
+// Follows the kernel's interface: when it goes, so does the device behind it; when one of that name is there again, the
+// device is opened anew. What is sent meanwhile is dropped, counted.
+Status EthdevBody::poll(Instant now) {
+  link.now_ns.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+  if (const Status polled = link.neighbours->poll(now); !polled) return polled;
+  const bool closed = link.state.collect();
+  if (shared.empty()) return Nothing{};
+  const std::uint32_t there =
+      link.neighbours->uses_kernel() ? link.neighbours->interface() : ::if_nametoindex(shared.c_str());
+  if (there == plugged_) return Nothing{};
+  if (plugged_ != 0) {
+    unplug();
+    news.push_back(told_ = "interface " + shared + " is gone: packets are dropped until it is there again");
+    return Nothing{};
+  }
+  if (!closed || now < plug_again_) return Nothing{};  // a worker still looks at the old one
+  plug_again_ = now + kPlugAgainAfter;
+  const Status plugged = plug_in();
+  std::string outcome = "interface " + shared + " is there again, ";
+  outcome += plugged ? "and in use" : "but not usable yet: " + plugged.error().what;
+  if (outcome != told_) news.push_back(told_ = outcome);
+  return Nothing{};
+}
+
+std::string EthdevBody::describe() const {
+  const EthdevState& state = link.state.latest();
+  std::string text = "ethdev " + options.device + " x" + std::to_string(state.legs.size());
+  if (state.legs.empty())
+    text += ", unplugged";
+  else
+    text += ", " + mac_text(state.mac) + ", MTU " + std::to_string(state.mtu) + ", UDP checksums by " +
+            (state.udp_offload ? "the device" : "us");
+  if (link.vlan != 0) text += ", VLAN " + std::to_string(link.vlan);
+  if (link.neighbours->uses_kernel()) text += ", next hops of the kernel's " + options.kernel_interface;
+  return text + (eal_has_huge_pages() ? "" : ", without huge pages");
 }
 
 Status EthdevBody::set_listen_port(std::uint16_t wanted) {
@@ -240,13 +235,15 @@ Status EthdevBody::set_listen_port(std::uint16_t wanted) {
   } else if (wanted == 0) {
     wanted = static_cast<std::uint16_t>(kFirstEphemeralPort + random_number() % (65536 - kFirstEphemeralPort));
   }
+  if (filter_)
+    if (const Status taken = filter_.take(wanted); !taken) return taken;
   link.listen_port.store(wanted);
   return Nothing{};
 }
 
 class EthdevOuterDevice final : public OuterDevice {
  public:
-  explicit EthdevOuterDevice(std::unique_ptr<EthdevBody> body) : body_{std::move(body)} {}
+  explicit EthdevOuterDevice(std::shared_ptr<EthdevBody> body) : body_{std::move(body)} {}
   [[nodiscard]] unsigned queues() const override { return static_cast<unsigned>(body_->queues.size()); }
   [[nodiscard]] Port& queue(unsigned worker) override { return *body_->queues.at(worker); }
   [[nodiscard]] std::string describe() const override { return body_->describe(); }
@@ -255,18 +252,18 @@ class EthdevOuterDevice final : public OuterDevice {
   Status set_fwmark(std::uint32_t) override { return Nothing{}; }  // marks are for the kernel's routing; this is not it
 
  private:
-  std::unique_ptr<EthdevBody> body_;
+  std::shared_ptr<EthdevBody> body_;
 };
 
 class EthdevInnerDevice final : public InnerDevice {
  public:
-  explicit EthdevInnerDevice(std::unique_ptr<EthdevBody> body) : body_{std::move(body)} {}
+  explicit EthdevInnerDevice(std::shared_ptr<EthdevBody> body) : body_{std::move(body)} {}
   [[nodiscard]] unsigned queues() const override { return static_cast<unsigned>(body_->queues.size()); }
   [[nodiscard]] Port& queue(unsigned worker) override { return *body_->queues.at(worker); }
   [[nodiscard]] std::string describe() const override { return body_->describe(); }
 
  private:
-  std::unique_ptr<EthdevBody> body_;
+  std::shared_ptr<EthdevBody> body_;
 };
 
 // ---- the set
@@ -278,14 +275,23 @@ class EthdevSetOfModule final : public EthdevSet {
   [[nodiscard]] std::unique_ptr<OuterDevice> take_outer() override { return std::move(outer_); }
   [[nodiscard]] std::unique_ptr<InnerDevice> take_inner() override { return std::move(inner_); }
   Status poll(Instant now) override {
-    for (const auto& neighbours : neighbours_)
-      if (const Status polled = neighbours->poll(now); !polled) return polled.error();
-    return Nothing{};
+    Status first = Nothing{};
+    for (const auto& one : bodies_)
+      if (const auto body = one.lock())
+        if (Status polled = body->poll(now); !polled && first) first = std::move(polled);
+    return first;
+  }
+  [[nodiscard]] std::vector<std::string> take_news() override {
+    std::vector<std::string> all;
+    for (const auto& weak : bodies_)
+      if (const auto body = weak.lock())
+        for (std::string& one : std::exchange(body->news, {})) all.push_back(std::move(one));
+    return all;
   }
 
  private:
-  std::unique_ptr<MempoolBuffers> pool_;  // goes last
-  std::vector<std::shared_ptr<Neighbours>> neighbours_;
+  std::unique_ptr<MempoolBuffers> pool_;           // goes last
+  std::vector<std::weak_ptr<EthdevBody>> bodies_;  // their devices own them
   std::unique_ptr<OuterDevice> outer_;
   std::unique_ptr<InnerDevice> inner_;
 };
@@ -303,7 +309,7 @@ Result<EthdevSet*> EthdevSetOfModule::open(const EthdevSetOptions& options) {
     if (is_pci(one->device)) pci.push_back(one->device);
   }
   // Beside the engine's: receive rings are full of buffers, send rings may be, and threads keep some.
-  const std::size_t buffers = options.buffers + queues * (2 * kDescriptors + 512);
+  const std::size_t buffers = options.buffers + queues * kBuffersOfQueue;
   const Status started =
       start_eal(pci, options.eal_arguments, MempoolBuffers::memory_octets(buffers, options.data_room));
   if (!started) return started.error();
@@ -316,15 +322,17 @@ Result<EthdevSet*> EthdevSetOfModule::open(const EthdevSetOptions& options) {
     if (!body) return body.error();
     (*body)->make_queues<EthdevOuterPort>();
     if (const Status bound = (*body)->set_listen_port(options.outer->listen_port); !bound) return bound.error();
-    set->neighbours_.push_back((*body)->link.neighbours);
-    set->outer_ = std::make_unique<EthdevOuterDevice>(std::move(*body));
+    std::shared_ptr<EthdevBody> shared = std::move(*body);
+    set->bodies_.push_back(shared);
+    set->outer_ = std::make_unique<EthdevOuterDevice>(std::move(shared));
   }
   if (options.inner) {
     auto body = EthdevBody::open(*options.inner, *set->pool_);
     if (!body) return body.error();
     (*body)->make_queues<EthdevInnerPort>();
-    set->neighbours_.push_back((*body)->link.neighbours);
-    set->inner_ = std::make_unique<EthdevInnerDevice>(std::move(*body));
+    std::shared_ptr<EthdevBody> shared = std::move(*body);
+    set->bodies_.push_back(shared);
+    set->inner_ = std::make_unique<EthdevInnerDevice>(std::move(shared));
   }
   return static_cast<EthdevSet*>(set.release());
 }

@@ -1,6 +1,8 @@
 #include "drivers/neighbours.h"
 
 #include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -173,14 +175,15 @@ Neighbours::Neighbours(NeighbourOptions options, unsigned readers)
 Result<std::unique_ptr<Neighbours>> Neighbours::open(NeighbourOptions options, unsigned readers) {
   std::unique_ptr<Neighbours> made{new Neighbours{std::move(options), readers}};
   if (made->options_.kernel_interface.empty()) {
-    made->table_.publish(made->from_options());
+    made->publish(made->from_options());
     for (const Address& gateway : made->latest().gateways_without_mac())
       static_cast<void>(made->questions_.push(gateway));  // so that the first packet need not wait
     return made;
   }
   const std::string& name = made->options_.kernel_interface;
-  made->interface_ = ::if_nametoindex(name.c_str());
-  if (made->interface_ == 0) return Error{"neighbours: there is no interface " + name, ENODEV};
+  made->asker_ = FileDescriptor{::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
+  made->interface_ = made->index_by_name();
+  if (made->interface() == 0) return Error{"neighbours: there is no interface " + name, ENODEV};
   auto monitor = NetlinkMonitor::open();
   if (!monitor) return monitor.error();
   auto netlink = Netlink::open();
@@ -189,18 +192,29 @@ Result<std::unique_ptr<Neighbours>> Neighbours::open(NeighbourOptions options, u
   made->netlink_.emplace(std::move(*netlink));
   auto table = made->read_kernel();
   if (!table) return table.error();
-  made->table_.publish(std::move(*table));
+  made->publish(std::move(*table));
   for (const Address& gateway : made->latest().gateways_without_mac())
-    static_cast<void>(made->netlink_->resolve(made->interface_, gateway));
+    static_cast<void>(made->netlink_->resolve(made->interface(), gateway));
   return made;
 }
 
+std::uint32_t Neighbours::index_by_name() const {
+  ifreq request{};
+  std::strncpy(request.ifr_name, options_.kernel_interface.c_str(), IFNAMSIZ - 1);
+  return ::ioctl(asker_.get(), SIOCGIFINDEX, &request) == 0 ? static_cast<std::uint32_t>(request.ifr_ifindex) : 0;
+}
+
+void Neighbours::publish(std::unique_ptr<const NextHops> table) {
+  table_.publish(std::move(table));
+  changes_.fetch_add(1, std::memory_order_release);
+}
+
 Result<std::unique_ptr<const NextHops>> Neighbours::read_kernel() {
-  auto own = netlink_->addresses(interface_);
+  auto own = netlink_->addresses(interface());
   if (!own) return own.error();
-  auto routes = netlink_->routes(interface_);
+  auto routes = netlink_->routes(interface());
   if (!routes) return routes.error();
-  auto neighbours = netlink_->neighbours(interface_);
+  auto neighbours = netlink_->neighbours(interface());
   if (!neighbours) return neighbours.error();
   std::erase_if(*routes, [](const KernelRoute& route) { return route.table != kMainTable; });
   for (const LinkAddress& mine : options_.own) own->push_back(mine.address);
@@ -231,16 +245,23 @@ Status Neighbours::poll(Instant now) {
   if (!uses_kernel()) return Nothing{};
   stale_ = monitor_->changed() || stale_;
   if (stale_ && now - read_at_ >= kReadAtMostEvery) {
-    auto table = read_kernel();
-    if (!table) return table.error();
-    (*table)->mark_used(latest().take_used());
-    table_.publish(std::move(*table));
     stale_ = false;
     read_at_ = now;
+    interface_ = index_by_name();
+    if (interface() == 0) {  // no way anywhere, until there is one of that name again
+      publish(std::make_unique<const NextHops>());
+      return Nothing{};
+    }
+    auto table = read_kernel();
+    stale_ = !table;
+    if (!table) return table.error();
+    (*table)->mark_used(latest().take_used());
+    publish(std::move(*table));
   }
+  if (interface() == 0) return Nothing{};
   if (now - confirmed_at_ >= kConfirmEvery) {  // the kernel does not see our traffic and would forget them
     confirmed_at_ = now;
-    for (const Address& address : latest().take_used()) static_cast<void>(netlink_->resolve(interface_, address));
+    for (const Address& address : latest().take_used()) static_cast<void>(netlink_->resolve(interface(), address));
     for (const Address& gateway : latest().gateways_without_mac()) ask(gateway, now);
   }
   return Nothing{};
@@ -254,43 +275,45 @@ void Neighbours::ask(const Address& target, Instant now) {
   if (!first && now - place->second < kAskAgainAfter) return;
   place->second = now;
   if (uses_kernel())
-    static_cast<void>(netlink_->resolve(interface_, target));  // if it fails, there will be no neighbour: counted there
+    static_cast<void>(
+        netlink_->resolve(interface(), target));  // if it fails, there will be no neighbour: counted there
   else
     static_cast<void>(questions_.push(target));
 }
 
 // ---- workers
 
-bool Neighbours::find(const NextHops& table, const Endpoint& to, NextHops::Hop& hop) {
-  const NextHops::Found found = table.find(to.remote, to.local, hop);
-  if (found == NextHops::Found::kReady) return true;
-  if (found == NextHops::Found::kNoNeighbour) {
+NextHops::Found Neighbours::find(const NextHops& table, const Endpoint& to, NextHops::Hop& hop) {
+  using Found = NextHops::Found;
+  const Found found = table.find(to.remote, to.local, hop);
+  if (found == Found::kReady) return found;
+  if (found == Found::kNoNeighbour) {
     if (!uses_kernel()) {
       if (const auto mac = stations_.find(hop.next)) {
         hop.mac = *mac;
-        return true;
+        return Found::kReady;
       }
     }
     static_cast<void>(wanted_.push(hop.next));  // a full ring holds enough questions
-    return false;
+    return found;
   }
   // Off the link, and nobody said who leads there: whoever brought the peer's last datagram, or the only other station.
-  if (uses_kernel()) return false;
+  if (uses_kernel()) return found;
   hop.source =
       to.local.family == to.remote.family && table.is_own(to.local) ? to.local : table.own_of(to.remote.family);
-  if (hop.source.none()) return false;
+  if (hop.source.none()) return found;
   hop.next = to.remote;
   if (options_.gateway_mac) {
     hop.mac = *options_.gateway_mac;
-    return true;
+    return Found::kReady;
   }
   if (const auto mac = datagrams_.find(to.remote)) {
     hop.mac = *mac;
-    return true;
+    return Found::kReady;
   }
   const std::uint64_t last = last_heard_.load(std::memory_order_relaxed);
   hop.mac = mac_of(last);
-  return last != 0;
+  return last != 0 ? Found::kReady : found;
 }
 
 void Neighbours::heard_from(const Address& address, const MacAddress& mac) {
@@ -301,7 +324,9 @@ void Neighbours::heard_from(const Address& address, const MacAddress& mac) {
 }
 
 void Neighbours::is_at(const Address& address, const MacAddress& mac) {
-  if (!uses_kernel()) stations_.note(address, mac);
+  if (uses_kernel()) return;
+  stations_.note(address, mac);
+  changes_.fetch_add(1, std::memory_order_release);
 }
 
 }  // namespace wireplane

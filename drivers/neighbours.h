@@ -106,14 +106,17 @@ class Neighbours {
 
   // ---- control
   Status poll(Instant now);
-  [[nodiscard]] bool uses_kernel() const { return interface_ != 0; }
-  [[nodiscard]] std::uint32_t interface() const { return interface_; }  // ifindex, or 0
+  [[nodiscard]] bool uses_kernel() const { return !options_.kernel_interface.empty(); }
+  // The interface that has the name now; 0: none has. Followed by poll(): it may go, and come back as another.
+  [[nodiscard]] std::uint32_t interface() const { return interface_.load(std::memory_order_relaxed); }
   [[nodiscard]] const NextHops& latest() const { return table_.latest(); }
 
   // ---- workers
   [[nodiscard]] Published<NextHops>::Guard read(unsigned reader) { return table_.read(reader); }
-  // True: hop is complete. False: dropped; asked for, if there is whom to ask.
-  [[nodiscard]] bool find(const NextHops& table, const Endpoint& to, NextHops::Hop& hop);
+  // kReady: hop is complete. kNoNeighbour: hop.next was asked for, and will be known soon. kNoRoute: nobody to ask.
+  [[nodiscard]] NextHops::Found find(const NextHops& table, const Endpoint& to, NextHops::Hop& hop);
+  // Another number than last time: what was not known may be known now.
+  [[nodiscard]] std::uint64_t changes() const { return changes_.load(std::memory_order_acquire); }
   void heard_from(const Address& address, const MacAddress& mac);  // a datagram came from there
   void is_at(const Address& address, const MacAddress& mac);       // a station says where it is
   // The worker that asks the link (queue 0): whose hardware address is wanted; false: nobody's.
@@ -124,9 +127,13 @@ class Neighbours {
   [[nodiscard]] Result<std::unique_ptr<const NextHops>> read_kernel();
   [[nodiscard]] std::unique_ptr<const NextHops> from_options() const;
   void ask(const Address& target, Instant now);
+  void publish(std::unique_ptr<const NextHops> table);
+  [[nodiscard]] std::uint32_t index_by_name() const;
 
   NeighbourOptions options_;
-  std::uint32_t interface_ = 0;
+  FileDescriptor asker_;  // of the namespace in which the interface is
+  std::atomic<std::uint32_t> interface_{0};
+  std::atomic<std::uint64_t> changes_{0};
   std::optional<Netlink> netlink_;
   std::optional<NetlinkMonitor> monitor_;
   Published<NextHops> table_;

@@ -54,6 +54,7 @@ class PcapPort final : public Port {
   void receive(Burst& burst, WorkerContext& context) override;
   std::size_t send(Burst& burst, WorkerContext& context) override;
   void wake_fds(std::vector<int>& fds) const override { wrapped_.wake_fds(fds); }
+  [[nodiscard]] std::size_t waiting() const override { return wrapped_.waiting(); }
 
  private:
   void append(const Packet& packet, const Endpoint& peer, bool sending);

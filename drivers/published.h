@@ -47,7 +47,12 @@ class Published {
   [[nodiscard]] const T& latest() const { return *current_.load(std::memory_order_relaxed); }
   void publish(std::unique_ptr<const T> next) {
     retired_.emplace_back(current_.exchange(next.release(), std::memory_order_seq_cst));
+    static_cast<void>(collect());
+  }
+  // Frees what nobody reads any more; true: nothing old is left.
+  bool collect() {
     std::erase_if(retired_, [this](const std::unique_ptr<const T>& old) { return !in_use(old.get()); });
+    return retired_.empty();
   }
 
  private:

@@ -43,6 +43,9 @@ struct IpPayload {
   const std::uint8_t* data{};
   std::size_t length{};
   bool fragment = false;
+  bool more = false;  // of a fragment
+  std::size_t offset = 0;
+  std::uint32_t identification = 0;
 };
 
 Drop read_ipv4(const std::uint8_t* ip, std::size_t count, bool checksum_good, FoundDatagram& found, IpPayload& out) {
@@ -54,7 +57,14 @@ Drop read_ipv4(const std::uint8_t* ip, std::size_t count, bool checksum_good, Fo
   found.source = Address::v4(ip + 12);
   found.destination = Address::v4(ip + 16);
   found.tos = ip[1];
-  out = {ip[9], ip + header, total - header, (load_be16(ip + 6) & 0x3fff) != 0};  // MF, or an offset
+  const std::uint16_t where = load_be16(ip + 6);
+  out = {.protocol = ip[9],
+         .data = ip + header,
+         .length = total - header,
+         .fragment = (where & 0x3fff) != 0,  // MF, or an offset
+         .more = (where & 0x2000) != 0,
+         .offset = (where & 0x1fff) * std::size_t{8},
+         .identification = load_be16(ip + 4)};
   return Drop::kNone;
 }
 
@@ -65,13 +75,20 @@ Drop read_ipv6(const std::uint8_t* ip, std::size_t count, FoundDatagram& found, 
   found.source = Address::v6(ip + 8);
   found.destination = Address::v6(ip + 24);
   found.tos = static_cast<std::uint8_t>(load_be16(ip) >> 4);
-  out = {ip[6], ip + kIpv6HeaderSize, payload, false};
+  out = {.protocol = ip[6], .data = ip + kIpv6HeaderSize, .length = payload};
   for (unsigned i = 0; i < kMaxExtensions; ++i) {
     if (out.protocol == kFragment) {
       if (out.length < 8) return Drop::kOuterMalformed;
+      const std::uint16_t where = load_be16(out.data + 2);
       out.protocol = out.data[0];
-      out.fragment = true;
-      return Drop::kNone;
+      out.identification = load_be32(out.data + 4);
+      out.data += 8;
+      out.length -= 8;
+      out.more = (where & 1) != 0;
+      out.offset = where & 0xfff8u;
+      out.fragment = out.more || out.offset != 0;
+      if (out.fragment) return Drop::kNone;
+      continue;
     }
     if (out.protocol != kHopByHop && out.protocol != kRouting && out.protocol != kDestinationOptions)
       return Drop::kNone;
@@ -144,6 +161,26 @@ Drop read_udp_ip(const std::uint8_t* ip, std::size_t count, ChecksumsSeen seen, 
   if (payload.protocol != kProtocolUdp) return Drop::kOuterNotOurs;
   if (payload.fragment) return Drop::kOuterFragment;
   return read_udp(ip, payload, seen, only_port, found);
+}
+
+Drop read_fragment(const std::uint8_t* ip, std::size_t count, IpFragment& fragment) {
+  IpPayload payload;
+  FoundDatagram found;
+  const bool v4 = count != 0 && ip[0] >> 4 == 4;
+  const Drop verdict = v4 ? read_ipv4(ip, count, true, found, payload) : read_ipv6(ip, count, found, payload);
+  if (verdict != Drop::kNone || !payload.fragment) return Drop::kOuterMalformed;
+  fragment = {.source = found.source,
+              .destination = found.destination,
+              .identification = payload.identification,
+              .protocol = payload.protocol,
+              .tos = found.tos,
+              .more = payload.more,
+              .offset = payload.offset,
+              .data = payload.data,
+              .length = payload.length};
+  // RFC 8200 §4.5, RFC 791 §3.2: all but the last are whole units of eight; nothing lies beyond what a length can say.
+  if (payload.length == 0 || (payload.more && payload.length % 8 != 0)) return Drop::kOuterMalformed;
+  return payload.offset + payload.length > 0xffff ? Drop::kOuterMalformed : Drop::kNone;
 }
 
 std::size_t ip_length(const std::uint8_t* ip, std::size_t count) {

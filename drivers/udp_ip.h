@@ -48,10 +48,24 @@ struct FoundDatagram {
 };
 
 // Reads an IP packet that fills the first part of `count` octets (a short frame is padded behind it). kNone: `found` is
-// complete. kOuterNotOurs: no UDP, or to another port than `only_port` (0: any), whose checksum is not looked at. P3,
-// P4.
+// complete. kOuterNotOurs: no UDP, or to another port than `only_port` (0: any), whose checksum is not looked at.
+// kOuterFragment: a piece of a UDP datagram; IPv6's atomic fragment is a whole one (RFC 6946). P3, P4.
 [[nodiscard]] Drop read_udp_ip(const std::uint8_t* ip, std::size_t count, ChecksumsSeen seen, std::uint16_t only_port,
                                FoundDatagram& found);
+
+// A piece of a datagram: IPv4's, or behind IPv6's fragment header.
+struct IpFragment {
+  Address source, destination;
+  std::uint32_t identification{};
+  std::uint8_t protocol{};
+  std::uint8_t tos{};
+  bool more{};           // others lie behind it
+  std::size_t offset{};  // of `data` in the whole payload
+  const std::uint8_t* data{};
+  std::size_t length{};
+};
+// For what read_udp_ip() called kOuterFragment. kOuterMalformed: a piece that no sender makes.
+[[nodiscard]] Drop read_fragment(const std::uint8_t* ip, std::size_t count, IpFragment& fragment);
 
 // Octets of the IP packet at the start of `count` octets of frame, without padding; 0: neither version, or cut short.
 [[nodiscard]] std::size_t ip_length(const std::uint8_t* ip, std::size_t count);

@@ -23,6 +23,8 @@
 namespace wireplane {
 namespace {
 
+constexpr std::size_t kLinkOverhead = 64;  // Ethernet with a VLAN, and what must be free behind a frame
+
 unsigned workers_of(const EngineSettings& settings) {
   if (settings.workers != 0) return std::min<unsigned>(settings.workers, kBuckets);
   const unsigned cores = std::thread::hardware_concurrency();
@@ -36,7 +38,8 @@ Limits limits_of(const FileConfig& config) {
   limits.peers = std::max(limits.peers, config.device.peers.size() * 2);
   if (config.engine.sessions != 0) limits.sessions = config.engine.sessions;
   if (config.engine.buffers != 0) limits.buffers = config.engine.buffers;
-  const std::size_t largest = config.mtu.value_or(1420) + kDataOverhead;
+  const std::size_t largest =
+      std::max<std::size_t>(config.mtu.value_or(1420) + kDataOverhead, config.engine.outer_mtu + kLinkOverhead);
   limits.data_room = std::max<std::size_t>(limits.data_room, (largest + 63) / 64 * 64);
   return limits;
 }
@@ -121,12 +124,16 @@ Status Daemon::open_ethdev_ports() {
     outer.listen_port = config_.device.listen_port.value_or(0);
     for (const Address& gateway : settings.outer_gateways)
       (gateway.is_v4() ? outer.gateway_v4 : outer.gateway_v6) = gateway;
+    outer.vlan = static_cast<std::uint16_t>(settings.outer_vlan);
+    outer.mtu = settings.outer_mtu;
   }
   if (settings.inner != "tun" && settings.inner != "none") {
     EthdevOptions& inner = options.inner.emplace();
     inner.device = settings.inner;
     inner.queues = limits.workers;
     inner.addresses = link_addresses(config_.addresses);
+    for (const Address& gateway : settings.inner_gateways)
+      (gateway.is_v4() ? inner.gateway_v4 : inner.gateway_v6) = gateway;
   }
   auto set = open_ethdev(options);
   if (!set) return about("device port", set.error());
@@ -296,6 +303,7 @@ void Daemon::turn() {
   if (ethdev_ != nullptr) {  // next hops
     if (Status polled = ethdev_->poll(engine_clock()); !polled)
       WG_LOG(Warning, "next_hops", {"why", polled.error().what});
+    for (const std::string& what : ethdev_->take_news()) WG_LOG(Warning, "device_port", {"what", what});
     due = std::min(due, engine_clock() + 10ms);
   }
   bool more = uapi_->step(engine_clock());

@@ -67,6 +67,7 @@ TEST(Config, AFullFileMeansWhatItSays) {
       "[Engine]\n"
       "Workers = 3\nOuter = net_af_xdp0,iface=eth1\nInner = NONE\nForward = groups\nPoll = busy\nPeers = 1000000\n"
       "Sessions = 3000000\nBuffers = 65536\nOuterAddress = 192.0.2.10/24, 2001:db8::10/64\nOuterGateway = 192.0.2.1\n"
+      "OuterVlan = 100\nOuterMtu = 9000\nInnerGateway = 10.0.0.254, fd00::fe\n"
       "RouterAddress = 10.9.0.1\nCapture = /tmp/a.pcap\nKeylog = /tmp/keys\nUser = wireplane\n"
       "[Peer]\n"
       "PublicKey = " +
@@ -99,6 +100,9 @@ TEST(Config, AFullFileMeansWhatItSays) {
   EXPECT_EQ(engine.buffers, 65536u);
   EXPECT_EQ(to_text(engine.outer_addresses.at(1)), "2001:db8::10/64");
   EXPECT_EQ(to_text(engine.outer_gateways.at(0)), "192.0.2.1");
+  EXPECT_EQ(engine.outer_vlan, 100u);
+  EXPECT_EQ(engine.outer_mtu, 9000u);
+  EXPECT_EQ(to_text(engine.inner_gateways.at(1)), "fd00::fe");
   ASSERT_EQ(engine.router_addresses.size(), 2u);  // the given one, and the first IPv6 Address
   EXPECT_EQ(to_text(engine.router_addresses[0]), "10.9.0.1");
   EXPECT_EQ(to_text(engine.router_addresses[1]), "fd00::1");
@@ -269,6 +273,12 @@ INSTANTIATE_TEST_SUITE_P(
                 "wg0.conf:4: Buffers: expected how many packet buffers there are, 256 to 16777216"},
         Refusal{kInterface + "[Engine]\nOuter =\n",
                 "wg0.conf:4: Outer: expected udp, or a DPDK device such as 0000:01:00.0 or net_af_xdp0,iface=eth0"},
+        Refusal{kInterface + "[Engine]\nOuterVlan = 4095\n",
+                "wg0.conf:4: OuterVlan: expected off, or the identifier of an 802.1Q VLAN, 1 to 4094"},
+        Refusal{kInterface + "[Engine]\nOuterMtu = 10000\n",
+                "wg0.conf:4: OuterMtu: expected the MTU of the outer link, 68 to 9702"},
+        Refusal{kInterface + "[Engine]\nInnerGateway = there\n",
+                "wg0.conf:4: InnerGateway: expected an address such as 192.0.2.1, but found \"there\""},
         Refusal{kInterface + "[Engine]\nOuterGateway = here\n",
                 "wg0.conf:4: OuterGateway: expected an address such as 192.0.2.1, but found \"here\""},
         Refusal{kInterface + "[Engine]\nUser = a b\n",

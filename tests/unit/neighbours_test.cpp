@@ -31,7 +31,7 @@ bool find(Neighbours& neighbours, const Address& to, NextHops::Hop& hop, const A
   Endpoint endpoint = endpoint_of(to, 1);
   endpoint.local = sticky;
   const auto table = neighbours.read(0);
-  return neighbours.find(*table, endpoint, hop);
+  return neighbours.find(*table, endpoint, hop) == NextHops::Found::kReady;
 }
 
 Instant at(Duration since_start) { return Instant{since_start + 1h}; }

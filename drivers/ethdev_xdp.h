@@ -1,0 +1,39 @@
+// ethdev_xdp.h: the kernel's filter before an af_xdp device: what is ours comes to us, the rest stays the kernel's.
+//
+//   frame -> untagged, UDP to our port, or a fragment or extended packet that may be -> the socket of its queue
+//         -> everything else, ARP and neighbour discovery included                  -> the kernel's stack
+//   with a VLAN: its frames, all of them -> the socket; the rest -> the kernel's stack
+//
+// DPDK's own program takes every frame and would cut the host off from its link: once the sockets stand, ours replaces
+// it. It goes with the device; a killed process leaves it behind, and then it passes everything to the kernel.
+// Fragments of other programs' datagrams come to us, too: they say no port. Owner: control.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dataplane/base/result.h"
+#include "drivers/file_descriptor.h"
+
+namespace wireplane {
+
+class XdpFilter {
+ public:
+  XdpFilter() = default;
+
+  // The AF_XDP sockets of this process; those that open() is given are the ones that a device's opening added.
+  [[nodiscard]] static std::vector<int> sockets();
+
+  // `sockets[i]` is that of queue i.
+  [[nodiscard]] static Result<XdpFilter> open(const std::string& interface, std::uint16_t vlan,
+                                              const std::vector<int>& sockets);
+  Status take(std::uint16_t port);  // 0: nothing yet
+  [[nodiscard]] explicit operator bool() const { return static_cast<bool>(map_); }
+
+ private:
+  std::uint32_t interface_ = 0;
+  std::uint16_t vlan_ = 0;
+  FileDescriptor map_;  // queue -> socket
+};
+
+}  // namespace wireplane
