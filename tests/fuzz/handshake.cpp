@@ -580,7 +580,8 @@ void World::play(Kind kind, Operands o) {
       static constexpr Duration kUnits[] = {1ms, 5ms, 100ms, 2s, 13s};
       const Duration time = kUnits[o.below(5)] * (1 + o.below(20));
       sim_.run_for(time);
-      if (time > 60s)
+      hear();
+      if (time > 60s)  // it may have given up
         for (Entry& entry : entries_) entry.vague = true;
       break;
     }
