@@ -7,10 +7,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # Compiled once a version and machine, into a folder outside the clone. Two callers at a time: the second waits for the first.
 install_peers() {
-  local name from path missing=0
+  local name from path missing=0 PATH=$PATH:${HOME:-}/.cargo/bin:/usr/local/go/bin
   mkdir -p "$peers_dir"
   exec 9>"$peers_dir/lock"
   flock 9
+  rm -rf "$peers_dir"/build.* # of who was interrupted
   while read -r name from; do
     path=$(peer_program "$name")
     [[ ! -x $path ]] || continue

@@ -46,7 +46,11 @@ judge() {
   say "--- $verdict in $(($(now_ms) - began)) ms"
 }
 tidy_cell() {
-  local name
+  local status=$? name
+  if ((status != 0)); then
+    say "the last messages on the wire:"
+    tail -n 20 "$lab_logs/watch.log"
+  fi
   for name in "${!lab_pids[@]}"; do halt "$name"; done
   fast_wire
   rm -f /run/wireguard/*
