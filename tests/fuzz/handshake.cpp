@@ -44,7 +44,8 @@ enum Kind : std::uint8_t {
 constexpr std::uint8_t kGrammar[kKinds] = {6, 2, 6, 5, 4, 1, 2, 2, 2, 1, 2, 30, 2};
 constexpr unsigned kSpeakers = 3, kUnknown = 2;
 
-using Outcomes = std::set<Drop>;  // any of them; kNone: accepted
+enum class Sound : std::uint8_t { kAll, kUpToTime, kNot };  // its sealed fields
+using Outcomes = std::set<Drop>;                            // any of them; kNone: accepted
 
 struct Cookie {
   unsigned epoch = 0;  // of the node's secret; 0: none
@@ -138,7 +139,7 @@ class World {
   [[nodiscard]] bool loaded() const { return loaded_until_ > sim_.now(); }
   [[nodiscard]] bool secret_fresh() const { return epoch_ != 0 && sim_.now() - secret_made_ < 120s; }
   Outcomes admission(unsigned who, const Endpoint& from, bool mac1, bool mac2);
-  Outcomes on_initiation(unsigned who, const Endpoint& from, const Timestamp& when, bool mac1, bool mac2, bool sound);
+  Outcomes on_initiation(unsigned who, const Endpoint& from, const Timestamp& when, bool mac1, bool mac2, Sound sound);
   void accept_initiation(unsigned who, const Timestamp& when);
   [[nodiscard]] bool lives(const Entry& entry, std::uint32_t index) const {
     if (entry.asked && load_le<std::uint32_t>(entry.asked->sender.data()) == index) return true;
@@ -180,7 +181,8 @@ class World {
     unsigned who;
     InitiationMessage message;
     Timestamp when;
-    bool mac1, sound;
+    bool mac1;
+    Sound sound;
     Cookie proof;
   };
   std::vector<Sent> sent_;
@@ -234,11 +236,12 @@ Outcomes World::admission(unsigned who, const Endpoint& from, bool mac1, bool ma
 }
 
 Outcomes World::on_initiation(unsigned who, const Endpoint& from, const Timestamp& when, bool mac1, bool mac2,
-                              bool sound) {
+                              Sound sound) {
   const Outcomes admitted = admission(who, from, mac1, mac2);
   if (!admitted.contains(Drop::kNone)) return admitted;
-  if (!sound) return {Drop::kBadHandshake};
+  if (sound == Sound::kNot) return {Drop::kBadHandshake};
   if (who == kUnknown) return {Drop::kUnknownPeer};
+  if (sound != Sound::kAll) return {Drop::kBadHandshake};
   const Entry& entry = entries_[who];
   if (when <= entry.greatest) return {Drop::kOldTimestamp};
   if (entry.accepted && sim_.now() - *entry.accepted < 20ms) return {Drop::kInitiationFlood};
@@ -342,7 +345,9 @@ void World::initiate(Operands& o) {
   const std::uint32_t type = load_le<std::uint32_t>(message.type.data());
   const bool mac1 = fix || !damaged || place >= 132;
   const bool mac2 = fix || !damaged || place < 132;
-  const bool sound = !damaged || place < 8 || place >= 116;
+  const Sound sound = !damaged || place < 8 || place >= 116 ? Sound::kAll
+                      : place >= 88                         ? Sound::kUpToTime
+                                                            : Sound::kNot;
   speaker.send(message, from);
   note();
   if (type != 1) {
