@@ -98,3 +98,156 @@ case_ethdev_fewer_queues() {
   check "it says so" grep -q "1 queues for 2 workers" "$lab_logs/relay.log"
 }
 drops_of() { at "$1" "$WIREPLANE_RELAY" show "$1" --json | jq -c '.engine.drops | with_entries(select(.value > 0))'; }
+
+# ---- devices of virtual machines and of this machine's kernel
+
+# processor time that a process has used, in ticks of 10 ms
+ticks_of() { awk '{ print $14 + $15 }' "/proc/${lab_pids[$1]}/stat"; }
+idle_ticks() { # NAME SECONDS
+  local before
+  before=$(ticks_of "$1")
+  sleep "$2"
+  say $(($(ticks_of "$1") - before))
+}
+
+# virtio-user in one process, vhost in another, as outer devices; idle, the side with receive interrupts sleeps.
+limit[ethdev_vhost]=60
+case_ethdev_vhost() {
+  needs_ethdev
+  host relay far
+  {
+    interface relay 1 51820
+    engine "Outer = net_vhost0,iface=$lab_dir/vhost.sock" "OuterAddress = 192.0.2.1/24, 2001:db8::1/64"
+    peer far "10.77.0.5/32, fd77::5/128"
+  } >"$lab_dir/relay.conf"
+  {
+    interface far 5 51820
+    engine "Outer = virtio_user0,path=$lab_dir/vhost.sock" "OuterAddress = 192.0.2.5/24, 2001:db8::5/64"
+    peer relay "$everyone" 192.0.2.1:51820
+  } >"$lab_dir/far.conf"
+  relay_up relay "$lab_dir/relay.conf"
+  relay_up far "$lab_dir/far.conf"
+  check "first echo" wait_for 20 echo_from far 10.77.0.1
+  check "500 echoes, none lost" no_loss far 10.77.0.1 500 0.002
+  both_ways far 5 relay 1
+  check "20 MB over TCP" transfer relay 10.77.0.1 far
+  local asleep napping
+  asleep=$(idle_ticks far 2) napping=$(idle_ticks relay 2)
+  figure "idle for 2 s: virtio-user with interrupts $asleep ticks of 10 ms, vhost with naps $napping"
+  check "the side with receive interrupts sleeps" [ "$asleep" -le 6 ]
+  check "at once awake again" no_loss far 10.77.0.1 50 0.01
+  check "and for the other side" no_loss relay 10.77.0.5 50 0.01
+}
+
+# The same as inner devices: alice and bob have a hub each, and the hubs hand each other plain IP packets.
+limit[ethdev_vhost_inner]=60
+case_ethdev_vhost_inner() {
+  needs_ethdev
+  host alice bob relay far
+  wire relay 192.0.2.1/24 alice 192.0.2.2/24
+  wire far 198.51.100.1/24 bob 198.51.100.2/24
+  { interface alice 2 && peer relay "$everyone, 10.78.0.0/24, fd78::/64" 192.0.2.1:51820; } >"$lab_dir/alice.conf"
+  { interface bob 3 && peer far "$everyone, 10.78.0.0/24, fd78::/64" 198.51.100.1:51820; } |
+    sed 's/10.77.0.3/10.78.0.3/; s/fd77::3/fd78::3/' >"$lab_dir/bob.conf"
+  say "PersistentKeepalive = 1" | tee -a "$lab_dir/alice.conf" "$lab_dir/bob.conf" >/dev/null
+  local name other near_peer
+  for name in relay far; do
+    other=far near_peer=alice
+    {
+      if [[ $name == relay ]]; then
+        interface relay 1 51820 | sed 's/^Address.*/Address = 10.99.0.1\/24, fd99::1\/64/'
+        engine "Inner = net_vhost0,iface=$lab_dir/vhost.sock" "InnerGateway = 10.99.0.2, fd99::2"
+        peer alice "10.77.0.2/32, fd77::2/128"
+      else
+        interface far 1 51820 | sed 's/^Address.*/Address = 10.99.0.2\/24, fd99::2\/64/'
+        engine "Inner = virtio_user0,path=$lab_dir/vhost.sock" "InnerGateway = 10.99.0.1, fd99::1"
+        peer bob "10.78.0.3/32, fd78::3/128"
+      fi
+    } >"$lab_dir/$name.conf"
+    relay_up "$name" "$lab_dir/$name.conf"
+  done
+  peer_up alice "$lab_dir/alice.conf"
+  peer_up bob "$lab_dir/bob.conf"
+  check "alice reaches bob through two hubs" wait_for 20 echo_from alice 10.78.0.3
+  check "300 echoes, none lost" no_loss alice 10.78.0.3 300 0.002
+  check "full size" no_loss alice 10.78.0.3 20 0.01 -s 1372
+  check "over IPv6" no_loss alice fd78::3 20 0.01 -s 1352
+  check "20 MB over TCP" transfer bob 10.78.0.3 alice
+}
+
+# DPDK's own tap as inner device: the host's kernel is a station on a link with us.
+limit[ethdev_tap]=60
+case_ethdev_tap() {
+  needs_ethdev
+  alice_and_relay
+  { interface alice 2 && peer relay "$everyone, 10.99.0.0/24, fd99::/64" 192.0.2.1:51820; } >"$lab_dir/alice.conf"
+  {
+    interface relay 1 51820 | sed 's/^Address.*/Address = 10.99.0.1\/24, fd99::1\/64/'
+    engine "Inner = net_tap0,iface=wptap" "InnerGateway = 10.99.0.2, fd99::2"
+    peer alice "10.77.0.2/32, fd77::2/128"
+  } >"$lab_dir/relay.conf"
+  relay_up relay "$lab_dir/relay.conf"
+  at relay ip address add 10.99.0.2/24 dev wptap
+  at relay ip address add fd99::2/64 dev wptap nodad
+  at relay ip link set wptap up
+  at relay ip route add 10.77.0.0/24 via 10.99.0.1
+  at relay ip -6 route add fd77::/64 via fd99::1
+  peer_up alice "$lab_dir/alice.conf"
+  check "alice reaches the host behind the tap" wait_for 20 echo_from alice 10.99.0.2
+  check "200 echoes, none lost" no_loss alice 10.99.0.2 200 0.005
+  check "full size" no_loss alice 10.99.0.2 20 0.01 -s 1372
+  check "over IPv6" no_loss alice fd99::2 20 0.01 -s 1352
+  check "the host reaches alice" no_loss relay 10.77.0.2 20 0.01
+  check "20 MB over TCP" transfer relay 10.99.0.2 alice
+}
+
+# A capture replayed as fast as it goes: junk, damaged frames and packets that look like WireGuard. Each is counted.
+limit[ethdev_pcap]=30
+case_ethdev_pcap() {
+  needs_ethdev
+  host relay alice
+  {
+    interface relay 1 51820
+    engine "Outer = net_pcap0,rx_pcap=$lab_dir/in.pcap,infinite_rx=1" "OuterAddress = 192.0.2.1/24" "Inner = none"
+    peer alice "10.77.0.2/32"
+  } >"$lab_dir/relay.conf"
+  python3 - "$lab_dir/in.pcap" <<'PY'
+import random, struct, sys
+random.seed(1)
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data)//2}H", data))
+    while total >> 16: total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+def frame(payload, port=51820, mac=bytes.fromhex("ffffffffffff")):
+    udp = struct.pack("!4H", 1000, port, 8 + len(payload), 0) + payload
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, bytes([198, 51, 100, 7]), bytes([192, 0, 2, 1]))
+    ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
+    return mac + bytes.fromhex("020000000002") + b"\x08\x00" + ip + udp
+mac = bytes.fromhex(sys.argv[2]) if len(sys.argv) > 2 else bytes(6)
+frames = []
+for i in range(256):
+    kind = i % 8
+    junk = random.randbytes(random.randrange(1, 200))
+    data = struct.pack("<IIQ", 4, random.getrandbits(32), i) + random.randbytes(16 * random.randrange(1, 80))
+    frames.append({0: frame(junk), 1: frame(data), 2: frame(b"\1\0\0\0" + random.randbytes(144)),
+                   3: frame(b"\2\0\0\0" + random.randbytes(88)), 4: random.randbytes(60), 5: frame(data, 1),
+                   6: frame(data)[:40], 7: frame(b"")}[kind])
+# The device's own MAC address is 02:70:63:61:70:00: DPDK's pcap driver gives its first port that.
+own = bytes.fromhex("027063617000")
+with open(sys.argv[1], "wb") as out:
+    out.write(struct.pack("<IHHiIII", 0xa1b2c3d4, 2, 4, 0, 0, 65535, 1))
+    for f in frames:
+        f = own + f[6:]
+        out.write(struct.pack("<4I", 0, 0, len(f), len(f)) + f)
+PY
+  relay_up relay "$lab_dir/relay.conf"
+  grep -o "ethdev net_pcap.*" "$lab_logs/relay.log"
+  sleep 1
+  say "drops: $(drops_of relay)"
+  local reason
+  for reason in unknown_type unknown_index bad_mac1 outer_not_ours outer_malformed bad_length; do
+    check "$reason is counted" [ "$(drop_count "$reason")" -gt 1000 ]
+  done
+  halt relay
+  check "nothing is unaccounted for" not grep -q packets_unaccounted "$lab_logs/relay.log"
+}
