@@ -9,6 +9,11 @@
 #include "dataplane/base/fault.h"
 
 namespace wireplane {
+namespace {
+
+constexpr Duration kOutOfMemoryPause = 10ms;  // until what had no memory is tried again
+
+}  // namespace
 
 Device::Device(Engine& engine, OuterDevice* outer, Entropy& entropy, Now now)
     : Device{engine, outer, entropy, now, {}} {}
@@ -23,7 +28,13 @@ Device::Device(Engine& engine, OuterDevice* outer, Entropy& entropy, Now now, Op
       sessions_owned_(engine.workers()),
       limiter_{entropy, options_.rate_limited_sources},
       under_load_until_{now.engine},
-      late_orders_(engine.workers()) {}
+      late_orders_(engine.workers()) {
+  // Address space, not memory: what comes free later must not need memory to be put back.
+  peers_.reserve(engine.limits().peers);
+  free_slots_.reserve(engine.limits().peers);
+  free_sessions_.reserve(engine.limits().sessions);
+  unretired_.reserve(engine.limits().sessions);
+}
 
 Device::~Device() {
   forget_keys();
@@ -34,11 +45,16 @@ Device::~Device() {
 
 Instant Device::step(Now now) {
   now_ = now;
-  serve_rings();
-  run_timers();
-  send_late_orders();
-  const bool settled = engine_.grace().reclaim();
-  bool more = !settled;
+  bool more = false;
+  try {
+    serve_rings();
+    run_timers();
+    send_late_orders();
+    retry_retiring();
+    more = !engine_.grace().reclaim();
+  } catch (const std::bad_alloc&) {  // what needed it is still in its ring or queue
+    return now.engine + kOutOfMemoryPause;
+  }
   for (unsigned i = 0; i < engine_.workers(); ++i) {
     more = more || !engine_.link(i).handshakes.empty() || !late_orders_[i].empty();
   }
@@ -101,8 +117,9 @@ void Device::follow(Peer& peer, Serial serial, std::uint64_t counter, const Endp
 }
 
 void Device::publish_endpoint(Peer& peer, const Endpoint& endpoint) {
+  const Endpoint* fresh = new Endpoint{endpoint};  // first: without memory nothing has happened
   peer.endpoint = endpoint;
-  const Endpoint* before = peer.state->endpoint.exchange(new Endpoint{endpoint}, std::memory_order_acq_rel);
+  const Endpoint* before = peer.state->endpoint.exchange(fresh, std::memory_order_acq_rel);
   peer.state->endpoint_version.fetch_add(1, std::memory_order_release);
   engine_.grace().retire([before] { delete before; });
 }
@@ -229,16 +246,16 @@ Peer* Device::create_peer(const PublicKey& key) {
   const bool grown = peers_.size() == engine_.limits().peers;
   for (unsigned tries = 0; grown && free_slots_.empty() && tries < 1000; ++tries)
     if (!engine_.grace().reclaim(SIZE_MAX)) std::this_thread::yield();
-  PeerSlot slot{static_cast<std::uint32_t>(peers_.size())};
+  if (free_slots_.empty() && peers_.size() == engine_.limits().peers) return nullptr;
+  auto peer = std::make_unique<Peer>();  // what needs memory comes before what would have to be taken back
+  peer->retiring.reserve(8);
+  PeerSlot& slot = by_key_.try_emplace(key, static_cast<std::uint32_t>(peers_.size())).first->second;
   if (!free_slots_.empty()) {
     slot = free_slots_.back();
     free_slots_.pop_back();
-  } else if (peers_.size() < engine_.limits().peers) {
-    peers_.emplace_back();
   } else {
-    return nullptr;
+    peers_.emplace_back();
   }
-  auto peer = std::make_unique<Peer>();
   peer->id = {slot, next_generation_++};
   peer->state = &engine_.peer(slot);
   peer->state->move_in(peer->id);
@@ -250,12 +267,12 @@ Peer* Device::create_peer(const PublicKey& key) {
   peer->answer_jitter = jitter();
   // E2 release, pairs with E1: who finds the generation finds the peer's state behind it.
   peer->state->live.store(peer->id.generation, std::memory_order_release);
-  by_key_.emplace(key, slot);
   peers_[slot.raw()] = std::move(peer);
   return peers_[slot.raw()].get();
 }
 
-// Out of sight first (routes, keys, the peer itself), then, when no worker can hold it any more, out of memory.
+// Out of sight first (routes, keys, the peer itself), then, when no worker can hold it any more, out of memory. If
+// there is no memory to wait in, the peer is still known, though nobody sends to it: whoever removes it may try again.
 void Device::remove_peer(const PublicKey& key) {
   const auto known = by_key_.find(key);
   if (known == by_key_.end()) return;
@@ -265,7 +282,6 @@ void Device::remove_peer(const PublicKey& key) {
   expire_keys(peer);
   peer.state->live.store(0, std::memory_order_release);
   order_all(Order::Kind::kPurge, peer.id);
-  by_key_.erase(known);
   const Endpoint* endpoint = peer.state->endpoint.load(std::memory_order_relaxed);
   // Sessions retire in two periods; their last callbacks were queued before this one's, so the slot comes free behind
   // them.
@@ -276,6 +292,7 @@ void Device::remove_peer(const PublicKey& key) {
       free_slots_.push_back(slot);
     });
   });
+  by_key_.erase(known);
   peers_[slot.raw()].reset();
 }
 
@@ -365,8 +382,17 @@ void Device::set_engine_settings(Settings settings) {
   engine_.publish(settings_);
 }
 
+void Device::retry_retiring() {
+  for (std::size_t left = unretired_.size(); left != 0; --left) {
+    const Retiring session = unretired_.back();
+    unretired_.pop_back();
+    retire_later(session);
+  }
+}
+
 bool Device::settle(Now now) {
   now_ = now;
+  retry_retiring();
   for (unsigned round = 0; round < 16 && !engine_.grace().reclaim(SIZE_MAX); ++round) {
   }
   return engine_.grace().waiting() == 0;

@@ -90,6 +90,7 @@ class Device final : public Configurable {
   void order(unsigned worker, const Order& order);
   void order_all(Order::Kind kind, PeerId peer);
   void send_late_orders();
+  void retry_retiring();
   void drop(Drop reason) { ++drops_[static_cast<std::size_t>(reason)]; }
   void event(const Peer& peer, const char* what) const;
 
@@ -104,7 +105,13 @@ class Device final : public Configurable {
   void send_message(Peer& peer, std::span<const std::uint8_t> message, unsigned worker);
   bool install(Peer& peer, KeyPair& keys);
   void retire(Peer& peer, const std::vector<SessionRef>& gone);
-  void retire_later(PeerId peer, const SessionRef& ref, bool cleared_once);
+  struct Retiring {
+    PeerId peer;
+    SessionRef ref;
+    bool cleared_once;
+  };
+  void retire_later(const Retiring& session);
+  void retired(const Retiring& session);
   void end_initiation(Peer& peer);
   void expire_keys(Peer& peer);
   [[nodiscard]] std::optional<SessionSlot> take_slot();
@@ -138,7 +145,8 @@ class Device final : public Configurable {
   ReceiverIndices indices_;
   std::unordered_map<ReceiverIndex, PeerId> index_owner_;  // handshakes and sessions
   std::vector<SessionSlot> free_sessions_;
-  std::uint32_t next_session_ = 0;  // slots never used yet begin here
+  std::vector<Retiring> unretired_;  // that found no memory to wait in for their grace period; tried again
+  std::uint32_t next_session_ = 0;   // slots never used yet begin here
   std::size_t live_sessions_ = 0;
   std::vector<std::size_t> sessions_owned_;  // by worker
 

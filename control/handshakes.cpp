@@ -227,8 +227,22 @@ std::optional<SessionSlot> Device::take_slot() {
 // Makes a session of a keypair: into the arena, then into its owner's table, then into the peer's rotation. False: no
 // slot is free.
 bool Device::install(Peer& peer, KeyPair& keys) {
+  // What needs memory comes first: without it nothing has happened. An initiator has had its index since its
+  // initiation.
+  const bool fresh = index_owner_.try_emplace(keys.self, peer.id).second;
   const std::optional<SessionSlot> slot = take_slot();
-  if (!slot) return false;
+  if (!slot) {
+    if (fresh) index_owner_.erase(keys.self);
+    return false;
+  }
+  std::vector<SessionRef> gone;
+  try {
+    gone = peer.keypairs.derived({*slot, Serial{peer.last_serial.raw() + 1}, keys.self}, keys.initiator);
+  } catch (const std::bad_alloc&) {
+    free_sessions_.push_back(*slot);
+    if (fresh) index_owner_.erase(keys.self);
+    throw;
+  }
   peer.last_serial = Serial{peer.last_serial.raw() + 1};
   Session& session = *new (&engine_.sessions().at(*slot)) Session{};
   std::ranges::copy(keys.receive.expose(), session.receive_key);
@@ -240,12 +254,11 @@ bool Device::install(Peer& peer, KeyPair& keys) {
   session.remote = keys.remote;
   session.created = ns(now_.engine);
   session.initiator = keys.initiator;
-  index_owner_[keys.self] = peer.id;
   ++live_sessions_;
   ++sessions_owned_[engine_.owner(keys.self)];
   engine_.link(engine_.owner(keys.self)).sessions.store(keys.self, *slot);  // T1: found from here on
 
-  retire(peer, peer.keypairs.derived({*slot, session.serial, keys.self}, keys.initiator));
+  retire(peer, gone);
   // P24: the responder may not send before the first packet on this key has come; its owner will offer it then.
   if (keys.initiator || seeded_fault(24)) peer.state->offer_sending(session.serial, *slot);
   peer.wipe_at = now_.engine + kWipeAfterTime;
@@ -259,17 +272,27 @@ void Device::retire(Peer& peer, const std::vector<SessionRef>& gone) {
   for (const SessionRef& ref : gone) {
     engine_.link(engine_.owner(ref.self)).sessions.clear(ref.self);
     index_owner_.erase(ref.self);
-    peer.retiring.push_back(ref.slot);
-    engine_.grace().retire([this, id = peer.id, ref] { retire_later(id, ref, false); });
+    if (peer.retiring.size() < peer.retiring.capacity()) peer.retiring.push_back(ref.slot);
+    retire_later({peer.id, ref, false});
   }
 }
 
-void Device::retire_later(PeerId id, const SessionRef& ref, bool cleared_once) {
+// Its keys must not stay because there is no memory to wait in: then it waits in a place it has of old.
+void Device::retire_later(const Retiring& session) {
+  try {
+    engine_.grace().retire([this, session] { retired(session); });
+  } catch (const std::bad_alloc&) {
+    unretired_.push_back(session);
+  }
+}
+
+void Device::retired(const Retiring& session_of) {
+  const auto& [id, ref, cleared_once] = session_of;
   if (!cleared_once) {
     std::uint64_t word = SendingWord::pack(ref.serial, ref.slot);
     engine_.peer(id.slot).sending.compare_exchange_strong(word, std::uint64_t{ref.serial.raw()} << 32,
                                                           std::memory_order_acq_rel);
-    return engine_.grace().retire([this, id, ref] { retire_later(id, ref, true); });
+    return retire_later({id, ref, true});
   }
   const Session& session = engine_.sessions().at(ref.slot);
   if (Peer* peer = find(id)) {

@@ -11,10 +11,17 @@ void leave(std::vector<SessionRef>& gone, std::optional<SessionRef>& place) {
   if (place) gone.push_back(*std::exchange(place, std::nullopt));
 }
 
+// Room for all who could leave: without memory nobody has left.
+std::vector<SessionRef> nobody_yet() {
+  std::vector<SessionRef> gone;
+  gone.reserve(3);
+  return gone;
+}
+
 }  // namespace
 
 std::vector<SessionRef> Keypairs::derived(const SessionRef& fresh, bool as_initiator) {
-  std::vector<SessionRef> gone;
+  std::vector<SessionRef> gone = nobody_yet();
   if (as_initiator) {
     leave(gone, previous);
     if (next) {
@@ -34,7 +41,7 @@ std::vector<SessionRef> Keypairs::derived(const SessionRef& fresh, bool as_initi
 }
 
 std::vector<SessionRef> Keypairs::confirmed(Serial serial) {
-  std::vector<SessionRef> gone;
+  std::vector<SessionRef> gone = nobody_yet();
   if (!next || next->serial != serial) return gone;
   leave(gone, previous);
   previous = current;
@@ -43,7 +50,7 @@ std::vector<SessionRef> Keypairs::confirmed(Serial serial) {
 }
 
 std::vector<SessionRef> Keypairs::clear() {
-  std::vector<SessionRef> gone;
+  std::vector<SessionRef> gone = nobody_yet();
   leave(gone, previous);
   leave(gone, current);
   leave(gone, next);

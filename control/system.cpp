@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "dataplane/base/check.h"
 
@@ -25,6 +26,8 @@ Now system_now() { return {engine_clock(), read_clock(CLOCK_REALTIME)}; }
 void SystemEntropy::fill(std::span<std::uint8_t> octets) {
   while (!octets.empty()) {
     const ssize_t got = ::getrandom(octets.data(), std::min<std::size_t>(octets.size(), 256), 0);
+    // A signal may come between; a kernel without getrandom, or one that forbids it, cannot make keys.
+    WG_CHECK(got > 0 || (got < 0 && errno == EINTR));
     if (got > 0) octets = octets.subspan(static_cast<std::size_t>(got));
   }
 }

@@ -72,18 +72,20 @@ std::optional<Instant> Device::next_due(const Peer& peer) const {
 void Device::schedule(Peer& peer) {
   const std::optional<Instant> due = next_due(peer);
   if (!due || (peer.scheduled && *peer.scheduled <= *due)) return;
-  peer.scheduled = due;
   due_.push({*due, peer.id});
+  peer.scheduled = due;
 }
 
 void Device::run_timers() {
   for (unsigned budget = 4096; budget != 0 && !due_.empty() && due_.top().at <= now_.engine; --budget) {
     const Due entry = due_.top();
-    due_.pop();
     Peer* peer = find(entry.peer);
-    if (peer == nullptr || peer->scheduled != entry.at) continue;  // gone, or an earlier entry has replaced this one
+    const bool current = peer != nullptr && peer->scheduled == entry.at;  // else gone, or an earlier one replaced it
+    // The entry stays the earliest meanwhile, and comes again should there be no memory for what is due.
+    if (current) run_timers_of(*peer);
+    due_.pop();
+    if (!current) continue;
     peer->scheduled.reset();
-    run_timers_of(*peer);
     schedule(*peer);
   }
 }

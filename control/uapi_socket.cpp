@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <deque>
+#include <new>
 #include <utility>
 
 #include "control/log.h"
@@ -91,6 +92,7 @@ class UapiServer::Client {
 
   void receive(Instant now);
   bool step(Instant now);
+  void give_up() { done_ = true; }
 
  private:
   enum class Phase { kReading, kDumping, kApplying };
@@ -190,7 +192,13 @@ void UapiServer::Client::dump_some() {
 // As in the kernel, where wg(8) sends a large change in several messages, traffic flows between the parts; and a part
 // that fails for want of memory leaves those before it applied.
 void UapiServer::Client::apply_some() {
-  const Status status = server_.device_.apply(std::move(parts_.front()));
+  const Status status = [this]() -> Status {
+    try {
+      return server_.device_.apply(std::move(parts_.front()));
+    } catch (const std::bad_alloc&) {
+      return Error{"out of memory", ENOMEM};
+    }
+  }();
   parts_.pop_front();
   if (!status) {
     WG_LOG(Warning, "uapi_change_failed", {"reason", status.error().what}, {"errno", status.error().code});
@@ -268,7 +276,7 @@ bool UapiServer::removed() const {
 }
 
 void UapiServer::add_fds(std::vector<pollfd>& fds) const {
-  if (clients_.size() < limits_.clients) fds.push_back({.fd = fd_, .events = POLLIN, .revents = 0});
+  if (clients_.size() < limits_.clients && !accept_at_) fds.push_back({.fd = fd_, .events = POLLIN, .revents = 0});
   for (const auto& client : clients_) fds.push_back({.fd = client->fd(), .events = client->wants(), .revents = 0});
 }
 
@@ -287,20 +295,34 @@ void UapiServer::handle(std::span<const pollfd> fds, Instant now) {
 void UapiServer::accept_all(Instant now) {
   while (clients_.size() < limits_.clients) {
     const int fd = accept4(fd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) return;
-    clients_.push_back(std::make_unique<Client>(fd, *this, now));
+    if (fd >= 0) {
+      clients_.push_back(std::make_unique<Client>(fd, *this, now));
+      continue;
+    }
+    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
+    // Out of descriptors or memory: the client still waits, so poll() would come back at once, for ever.
+    accept_at_ = now + limits_.accept_again;
+    WG_LOG(Warning, "uapi_accept_failed", {"why", std::strerror(errno)});
+    return;
   }
 }
 
 bool UapiServer::step(Instant now) {
   bool more = false;
-  for (const auto& client : clients_) more |= client->step(now);
+  if (accept_at_ && *accept_at_ <= now) accept_at_.reset();
+  for (const auto& client : clients_) {
+    try {
+      more |= client->step(now);
+    } catch (const std::bad_alloc&) {  // nothing to answer with: it sees the connection close
+      client->give_up();
+    }
+  }
   std::erase_if(clients_, [](const auto& client) { return client->done(); });
   return more;
 }
 
 Instant UapiServer::next_deadline() const {
-  Instant first = Instant::max();
+  Instant first = accept_at_.value_or(Instant::max());
   for (const auto& client : clients_) first = std::min(first, client->deadline());
   return first;
 }

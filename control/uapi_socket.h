@@ -13,6 +13,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -30,6 +31,7 @@ struct UapiServerLimits {
   std::size_t clients = 16;
   Duration idle = 30s;            // nothing came and nothing went
   Duration request = 300s;        // from a request's first octet to the last octet of its reply
+  Duration accept_again = 100ms;  // after no client could be taken for want of descriptors or memory
   std::size_t dump_at_most = 64;  // peers a step and client
   UapiLimits parser = {};
 };
@@ -67,6 +69,7 @@ class UapiServer {
   Report report_;
   UapiServerLimits limits_;
   std::vector<std::unique_ptr<Client>> clients_;
+  std::optional<Instant> accept_at_;  // until then who knocks waits in the kernel's queue
 };
 
 }  // namespace wireplane

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdio>
 #include <new>
@@ -19,7 +20,8 @@ Limits completed(Limits limits) {
 
 // Any one worker may come to own all sessions, and a table is at most half full.
 std::size_t table_capacity(const Limits& limits) {
-  return std::min<std::size_t>(std::bit_ceil(2 * limits.sessions), std::size_t{1} << (32 - kBucketBits));
+  constexpr std::size_t kFewest = 8;  // indices rest for a while, and a table is never full (receiver_indices.cpp)
+  return std::clamp(std::bit_ceil(2 * limits.sessions), kFewest, std::size_t{1} << (32 - kBucketBits));
 }
 
 PeerState* map_peers(std::size_t count) {  // zero pages, touched when a peer is first put there

@@ -10,7 +10,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <thread>
+#include <utility>
 
 #include "control/cli/log_to_stderr.h"
 #include "control/cli/privileges.h"
@@ -60,6 +62,7 @@ Result<std::unique_ptr<Daemon>> Daemon::open(const RunOptions& options, FileConf
 
 Daemon::~Daemon() {
   threads_.clear();
+  loader_.reset();
   uapi_.reset();
   if (host_) host_->undo();
   account_for(workers_);
@@ -164,7 +167,8 @@ Status Daemon::open_keylog() {
 }
 
 // Wireshark's WireGuard key log: enough to follow one handshake.
-void Daemon::log_keys(const KeylogEntry& entry) const {
+void Daemon::log_keys(const KeylogEntry& entry) {
+  if (keylog_fd_ < 0) return;  // it has ended
   std::string lines;
   const auto add = [&lines](const char* name, std::string_view base64) {
     lines.append(name).append(" = ").append(base64).append("\n");
@@ -173,7 +177,9 @@ void Daemon::log_keys(const KeylogEntry& entry) const {
   add("REMOTE_STATIC_PUBLIC_KEY", to_base64(entry.remote).view());
   add("LOCAL_EPHEMERAL_PRIVATE_KEY", to_base64(entry.local_ephemeral).view());
   add("PRESHARED_KEY", to_base64(entry.preshared).view());
-  static_cast<void>(!::write(keylog_fd_, lines.data(), lines.size()));
+  if (::write(keylog_fd_, lines.data(), lines.size()) == static_cast<ssize_t>(lines.size())) return;
+  WG_LOG(Warning, "keylog_ended", {"file", config_.engine.keylog}, {"why", std::strerror(errno)});  // a full disk
+  ::close(std::exchange(keylog_fd_, -1));
 }
 
 Settings Daemon::settings_of(const FileConfig& config) const {
@@ -243,10 +249,12 @@ Status Daemon::open_sockets() {
   signal_fd_ = ::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
   wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (signal_fd_ < 0 || wake_fd_ < 0) return Error{std::string{"signalfd or eventfd: "} + std::strerror(errno), errno};
-  engine_->control_doorbell().set_ringer([fd = wake_fd_] {
+  const auto wake = [fd = wake_fd_] {
     const std::uint64_t one = 1;
     static_cast<void>(!::write(fd, &one, sizeof one));
-  });
+  };
+  engine_->control_doorbell().set_ringer(wake);
+  loader_ = std::make_unique<ConfigLoader>(resolve_by_host, wake);
   auto uapi = UapiServer::listen(uapi_socket_path(options_.name), *device_, [this] { return report(); });
   if (!uapi) return about("UAPI socket", uapi.error());
   uapi_ = std::move(*uapi);
@@ -292,7 +300,13 @@ int Daemon::run() {
   WG_LOG(Info, "running", {"name", options_.name}, {"outer", outer_->describe()},
          {"inner", inner_ == nullptr ? std::string{"none"} : inner_->describe()}, {"aead", engine_->aead().name()},
          {"workers", workers_.size()}, {"peers", device_->peer_count()});
-  while (serve_signals() && !uapi_->removed()) turn();
+  while (serve_signals() && !uapi_->removed()) {
+    try {
+      turn();
+    } catch (const std::bad_alloc&) {  // of a report or a reload: given up; the device and the socket see to themselves
+      WG_LOG(Error, "out_of_memory");
+    }
+  }
   WG_LOG(Info, "ending", {"name", options_.name});
   return kExitDone;
 }
@@ -323,20 +337,24 @@ void Daemon::turn() {
   std::uint64_t rung;
   static_cast<void>(!::read(wake_fd_, &rung, sizeof rung));
   uapi_->handle(fds, engine_clock());
+  take_reload();
 }
 
 bool Daemon::serve_signals() {
   signalfd_siginfo signal;
   while (::read(signal_fd_, &signal, sizeof signal) == static_cast<ssize_t>(sizeof signal)) {
     if (signal.ssi_signo != SIGHUP) return false;
-    reload();
+    if (Status begun = loader_->begin(options_.file); !begun)
+      WG_LOG(Error, "reload_refused", {"why", begun.error().what});
   }
   return true;
 }
 
 // All or nothing: a file with a fault, or with a setting that needs a restart, leaves what runs as it is.
-void Daemon::reload() {
-  ConfigResult next = load_config(options_.file, resolve_by_host);
+void Daemon::take_reload() {
+  std::optional<ConfigResult> read = loader_->take();
+  if (!read) return;
+  ConfigResult& next = *read;
   const std::vector<ConfigError> errors = next ? unchangeable(config_, *next) : next.error();
   for (const ConfigError& error : errors) WG_LOG(Error, "reload_refused", {"why", error.text()});
   if (!errors.empty()) return;

@@ -2,6 +2,7 @@
 //
 //   main thread     signals, UAPI clients, Device::step()
 //   worker threads  Worker::step(), one a worker
+//   a loader        on SIGHUP: reads the file and resolves its names (config_loader.h)
 //
 // Order of start: ports (need privileges) -> engine -> device -> configuration -> host's addresses and routes -> UAPI
 // socket
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "control/cli/cli.h"
+#include "control/cli/config_loader.h"
 #include "control/cli/host_setup.h"
 #include "control/config.h"
 #include "control/device.h"
@@ -48,12 +50,12 @@ class Daemon {
   void start_threads();
   Status wrap_for_capture();
   Status open_keylog();
-  void log_keys(const KeylogEntry& entry) const;
+  void log_keys(const KeylogEntry& entry);
   [[nodiscard]] DeviceChange change_between(const FileConfig& now, const FileConfig& next) const;
   [[nodiscard]] Settings settings_of(const FileConfig& config) const;
   void turn();
   bool serve_signals();  // false: the end
-  void reload();
+  void take_reload();    // what the loader has read, if it has
   [[nodiscard]] std::string report();
 
   RunOptions options_;
@@ -72,6 +74,7 @@ class Daemon {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::optional<HostSetup> host_;
   std::unique_ptr<UapiServer> uapi_;
+  std::unique_ptr<ConfigLoader> loader_;
   std::vector<std::unique_ptr<WorkerThread>> threads_;
   int signal_fd_ = -1, wake_fd_ = -1;
 };

@@ -3,8 +3,8 @@
 //
 //   a simulation     Node's destructor: every worker, all workers together, and every buffer of the pool (sim.cpp)
 //   real threads     expect_conserved(), when they have ended
-//   daemon, library  they check themselves when they end and log "packets_unaccounted": NothingUnaccounted makes it
-//   fail a bare port      TestWorker's destructor: every buffer is back in the pool
+//   daemon, library  they look when they end, and log "packets_unaccounted", which every_test_accounts() lets fail
+//   a bare port      TestWorker's destructor: every buffer is back in the pool
 #pragma once
 #include <gtest/gtest.h>
 
@@ -33,25 +33,18 @@ inline void expect_conserved(Engine& engine, const std::vector<std::unique_ptr<W
   EXPECT_EQ(under_way, static_cast<std::int64_t>(in_rings)) << "conservation law, between workers";
 }
 
-// While it lives, a daemon or a node that ends with packets unaccounted for fails the test.
-class NothingUnaccounted {
- public:
-  NothingUnaccounted() {
-    set_log_sink(
-        [](LogLevel, const std::string& line) {
-          if (line.find("packets_unaccounted") != line.npos) ADD_FAILURE() << line;
-        },
-        LogLevel::kWarning);
-  }
-  ~NothingUnaccounted() { set_log_sink({}); }
-};
-
-// The same for every test of a program: const auto* const kLaw = every_test_accounts();
+// For every test of a program: a daemon or a node that ends with packets unaccounted for fails it.
+//   const auto* const kLaw = every_test_accounts();
 inline testing::Environment* every_test_accounts() {
   struct Law final : testing::Environment {
-    void SetUp() override { watch = std::make_unique<NothingUnaccounted>(); }
-    void TearDown() override { watch.reset(); }
-    std::unique_ptr<NothingUnaccounted> watch;
+    void SetUp() override {
+      set_log_sink(
+          [](LogLevel, const std::string& line) {
+            if (line.find("packets_unaccounted") != line.npos) ADD_FAILURE() << line;
+          },
+          LogLevel::kWarning);
+    }
+    void TearDown() override { set_log_sink({}); }
   };
   return testing::AddGlobalTestEnvironment(new Law);
 }

@@ -248,13 +248,15 @@ void Node::settle() {
   for (bool first = true, busy = true; busy; first = false) {
     busy = false;
     for (const auto& worker : workers)
-      while (worker->step(sim_.now()) == Work::kDone) busy = true;
+      while (worker->step(sim_.now_of(*this).engine) == Work::kDone) busy = true;
     collect();
     bool asked = first || due_ <= sim_.now();
     for (unsigned i = 0; i < engine.workers(); ++i)
       asked = asked || !engine.link(i).urgent.empty() || !engine.link(i).events.empty();
     if (!asked) continue;
-    due_ = device->step(sim_.now_of(*this));
+    if (before_control) before_control();
+    due_ = device->step(sim_.now_of(*this)) - engine_jump;
+    if (after_control) after_control();
     busy = true;
   }
 }
@@ -321,7 +323,9 @@ void Sim::connect(Node& a, Node& b) {
   b.add_peer(a.key(), {.endpoint = a.at(), .allowed = {a.inner_v4() + "/32", a.inner_v6() + "/128"}});
 }
 
-Now Sim::now_of(const Node& node) const { return {now_, node.options_.wall + (now_ - Instant{1000s})}; }
+Now Sim::now_of(const Node& node) const {
+  return {now_ + node.engine_jump, node.options_.wall + node.wall_jump + (now_ - Instant{1000s})};
+}
 
 void Sim::at(Instant when, std::function<void()> what) { schedule(when, {nullptr, std::move(what)}); }
 

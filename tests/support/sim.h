@@ -127,6 +127,9 @@ class Node {
     Octets packet;
   };
   std::vector<Arrival> inbox;
+  // Somebody sets its clocks: added to the simulation's time, from now on.
+  Duration engine_jump{}, wall_jump{};
+  std::function<void()> before_control, after_control;            // around control's steps
   [[nodiscard]] std::size_t count_from(const Node& other) const;  // UDP datagrams of the other in the inbox
 
   // Sums over the workers; control's drops are in drops() too.

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <spawn.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -259,6 +260,79 @@ TEST_F(UapiSocket, ADumpWaitsForItsReader) {
   std::size_t keys = 0;
   for (std::size_t at = 0; (at = all.find("public_key=", at)) != all.npos; ++at) ++keys;
   EXPECT_EQ(keys, 20000u);
+}
+
+// Goal: out of descriptors, clients wait and control sleeps; it does not spin on a socket that stays readable.
+// Method: no descriptor may be opened any more; a client knocks; then there are descriptors again.
+TEST_F(UapiSocket, OutOfDescriptorsClientsWaitAndControlSleeps) {
+  start();
+  const int client = connect_client();
+  say(client, "get=1\n\n");
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next = dup(0);  // the lowest that is free
+  close(next);
+  const rlimit none{static_cast<rlim_t>(next), before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  turn();
+  std::vector<pollfd> fds;
+  server_->add_fds(fds);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_TRUE(fds.empty()) << "what poll() would report at once, for ever, is not asked for";
+  EXPECT_EQ(server_->next_deadline(), now_ + UapiServerLimits{}.accept_again);
+  EXPECT_EQ(server_->clients(), 0u);
+  now_ = server_->next_deadline();
+  turns(6);
+  EXPECT_NE(heard(client).find("errno=0"), std::string::npos);
+  EXPECT_EQ(server_->next_deadline(), now_ + UapiServerLimits{}.idle);
+}
+
+// Goal: a request for which there is no memory is answered so (ENOMEM), and the next one is served.
+TEST_F(UapiSocket, WithoutMemoryARequestIsRefused) {
+  struct Poor final : Configurable {
+    Status check(const DeviceChange&) const override { return Nothing{}; }
+    Status apply(DeviceChange) override { throw std::bad_alloc{}; }
+    DeviceView view() const override { return {}; }
+    void for_each_peer(const Visit&) const override {}
+    std::size_t dump_some(std::size_t, std::size_t, const Visit&) const override {
+      if (poor) throw std::bad_alloc{};
+      return kEnd;
+    }
+    bool poor = true;
+  } device;
+  auto server = UapiServer::listen(path_, device);
+  ASSERT_TRUE(server);
+  server_ = std::move(*server);
+  EXPECT_NE(ask("set=1\nlisten_port=1\n\n").find("errno=-12"), std::string::npos);
+  EXPECT_EQ(ask("get=1\n\n"), "EOF") << "half an answer is none";
+  device.poor = false;
+  EXPECT_NE(ask("get=1\n\n").find("errno=0"), std::string::npos);
+  server_.reset();
+}
+
+// Goal: without the right to delete our socket (User = ... and a directory of root's) we end in peace; what stays is
+// answered by nobody, and the next one with the right replaces it.
+TEST_F(UapiSocket, ASocketThatMayNotBeDeletedIsReplacedByTheNext) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to be somebody else";
+  start();
+  ASSERT_EQ(chmod(directory_.c_str(), 0755), 0);
+  const pid_t other = fork();
+  if (other == 0) {
+    if (setresuid(65534, 65534, 65534) != 0) _exit(2);
+    server_.reset();
+    _exit(access(path_.c_str(), F_OK) == 0 ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(other, &status, 0), other);
+  EXPECT_EQ(status, 0) << "it had no right to, so it is still there";
+  // As if that had been the only process: its end closes the descriptor, the file stays.
+  const std::string aside = path_ + ".aside";
+  ASSERT_EQ(rename(path_.c_str(), aside.c_str()), 0);
+  server_.reset();
+  ASSERT_EQ(rename(aside.c_str(), path_.c_str()), 0);
+  ASSERT_EQ(access(path_.c_str(), F_OK), 0);
+  start();
+  EXPECT_NE(ask("get=1\n\n").find("errno=0"), std::string::npos);
 }
 
 // Goal: loading and dumping very many peers goes in short steps, with other clients served in between.
