@@ -136,7 +136,7 @@ peer_up() {
     boringtun) spawn "$name" "$name" env WG_LOG_LEVEL="${BORINGTUN_LOG:-error}" "$program" --foreground --disable-drop-privileges "$name" ;;
     *) spawn "$name" "$name" env LOG_LEVEL="${WIREGUARD_GO_LOG:-error}" "${program:-wireguard-go}" -f "$name" ;;
   esac
-  [[ $implementation == kernel ]] || wait_for 10 answers "$name" || die "$implementation on $name did not start"
+  [[ $implementation == kernel ]] || wait_for 20 answers "$name" || die "$implementation on $name did not start"
   at "$name" wg setconf "$name" <(wg_part "$conf")
   for address in $(conf_value "$conf" Address); do at "$name" ip address add "$address" dev "$name"; done
   at "$name" ip link set mtu "$(conf_value "$conf" MTU | grep -o '[0-9]*' || echo 1420)" up dev "$name"

@@ -139,7 +139,7 @@ case_matrix_pairs() {
     engine "Forward = all" "Keylog = $lab_dir/keys"
     for name in "${everybody[@]}"; do peer "$name" "10.77.0.${number_of[$name]}/32, fd77::${number_of[$name]}/128"; done
   } >"$lab_dir/relay.conf"
-  spawn tcpdump relay tcpdump -U -s 0 -i lan -w "$lab_dir/wire.pcap" 'udp[8] == 1'
+  spawn tcpdump relay tcpdump --immediate-mode -U -s 0 -i lan -w "$lab_dir/wire.pcap" 'udp[8] == 1'
   check "tcpdump listens" wait_for 5 test -s "$lab_dir/wire.pcap"
   relay_up relay "$lab_dir/relay.conf"
   for name in "${everybody[@]}"; do
@@ -148,6 +148,7 @@ case_matrix_pairs() {
     check "$name reaches the relay" wait_for 20 echo_on "$name" 10.77.0.1
     on "$name" busybox sh -c "head -c 3000000 /dev/urandom >$(scratch "$name")-blob; mkfifo $(scratch "$name")-open"
   done
+  check "an initiation of each was captured" wait_for 5 captured "${#everybody[@]}"
   halt tcpdump INT
   decrypted -Y 'wg.type == 1' -T fields -e ip.src -e wg.timestamp.tai64_label -e wg.timestamp.nanoseconds -e frame.time_epoch >"$lab_logs/timestamps"
   cat "$lab_logs/timestamps"
@@ -172,6 +173,7 @@ case_matrix_pairs() {
   for row in "${present[@]}"; do cell "comes back after our kill -9" test -e "$lab_dir/back-$row"; done
   judged
 }
+captured() { (($(tcpdump -n -r "$lab_dir/wire.pcap" 2>/dev/null | awk '{ print $3 }' | sort -u | wc -l) >= $1)); } # (field 3: from)
 stamped() { # NAME SECONDS-AHEAD WHITENED(0|1): of its first initiation, against the clock of who captured it
   local label ns seen ahead
   read -r label ns seen < <(sed -n "s/^192\.0\.2\.${number_of[$1]}\t//p" "$lab_logs/timestamps")

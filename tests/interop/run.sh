@@ -63,7 +63,7 @@ run_case() { # NAME -> one line "PASS|FAIL|SKIP name seconds reason" in the resu
   esac
   local line
   line=$(printf '%s  interop/%-42s %4d s  %s' "$verdict" "$name" $((($(now_ms) - began + 500) / 1000)) "$reason")
-  printf '%s\n' "$line" >>"$repo/build/interop/results.txt"
+  printf '%s\n' "$line" >>"$results"
   say "$line"
   grep -h '^figure: ' "$logs/case.log" | sed 's/^figure:/      /' || :
   if [[ $verdict == FAIL ]]; then
@@ -89,7 +89,7 @@ done
 ((${#globs[@]})) || globs=('*')
 
 mkdir -p "$repo/build/interop"
-: >"$repo/build/interop/results.txt"
+results=$(mktemp "$repo/build/interop/results.XXXXXX") # (two runs at a time may share the folder)
 chosen=()
 for name in $(cases); do
   for glob in "${globs[@]}"; do
@@ -107,13 +107,12 @@ if printf '%s\n' "${chosen[@]}" | grep -qE ' (guest|peer|matrix)_'; then # the s
 fi
 
 trap 'exit 130' INT TERM
-trap 'kill $(jobs -p) 2>/dev/null || :' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || :; rm -f "$results"' EXIT
 while read -r _ name; do # the longest first
   while (($(jobs -rp | wc -l) >= jobs)); do wait -n || :; done
   run_case "$name" &
 done < <(printf '%s\n' "${chosen[@]}" | sort -k1,1nr -s)
 wait
-trap - EXIT
 
 # ---- the matrix: what each implementation did, property by property, as matrix.sh's cells tell it ----
 cells=()
@@ -144,7 +143,6 @@ if ((${#cells[@]})); then
   say
 fi
 
-results=$repo/build/interop/results.txt
 failed=$(grep -c ^FAIL "$results" || :)
 say "interop: $(grep -c ^PASS "$results" || :) passed, $failed failed, $(grep -c ^SKIP "$results" || :) skipped"
 if [[ ${CI:-} == true ]] && ((${#cells[@]})) && grep -q '|SKIP|' "${cells[@]}"; then
