@@ -2,8 +2,8 @@
 # Installs, builds and tests, kind by kind; a summary by kind at the end.
 #
 #   sudo deploy/test.sh           every day: bounded, about a quarter of an hour on two cores
-#   sudo deploy/test.sh --full    also what takes longer: all seeded faults, clang-tidy, longer fuzzing
-#   deploy/test.sh --only KIND..  only these kinds: tidy unit faults asan tsan fuzz bench interop
+#   sudo deploy/test.sh --full    also what takes longer: all seeded faults, clang-tidy, longer fuzzing and soak, coverage
+#   deploy/test.sh --only KIND..  only these kinds: tidy unit soak faults asan tsan fuzz bench interop coverage
 #
 # Without root it runs what needs none and says what it left out. Where CI=true, a test that is left out is a failure.
 # Interoperability waits for clocks most of its time (a rekey takes two minutes): it runs beside the builds.
@@ -13,12 +13,15 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 cd "$repo"
 
-all_kinds=(tidy unit faults asan tsan fuzz bench interop)
-kinds=("${all_kinds[@]}")
+all_kinds=(tidy unit soak faults asan tsan fuzz bench interop coverage)
+kinds=("${all_kinds[@]/coverage/}")
 full=
 while (($#)); do
   case $1 in
-    --full) full=yes ;;
+    --full)
+      full=yes
+      kinds=("${all_kinds[@]}")
+      ;;
     --only)
       shift
       kinds=("$@")
@@ -29,7 +32,7 @@ while (($#)); do
   shift
 done
 for kind in "${kinds[@]}"; do
-  [[ " ${all_kinds[*]} " == *" $kind "* ]] || die "no such kind of test: $kind (expected: ${all_kinds[*]})"
+  [[ -z $kind || " ${all_kinds[*]} " == *" $kind "* ]] || die "no such kind of test: $kind (expected: ${all_kinds[*]})"
 done
 wanted() { [[ " ${kinds[*]} " == *" $1 "* ]]; }
 
@@ -104,6 +107,29 @@ quietly() { nice -n 10 "$@"; }
 build_nicely() { (renice -n 10 $BASHPID >/dev/null && build "$@"); }
 
 run_unit() { run_ctest unit release; }
+
+# Real threads, real sockets, faults, churn: what grows, leaks, drifts or does not add up? (tests/soak)
+run_soak() {
+  local seconds=20 status=0
+  [[ -z $full ]] || seconds=240
+  WG_SOAK_S=$seconds timeout $((seconds + 120)) build/release/soak >"$out/soak.log" 2>&1 </dev/null || status=1
+  sed -n '/^soak:/,/latency/p' "$out/soak.log" | sed 's/^/      /'
+  ((status == 0)) || { say "FAIL soak:" && grep -B 1 -A 6 -E 'Failure|broken invariant' "$out/soak.log" | head -n 30 | sed 's/^/      | /'; }
+  tally soak $((1 - status)) "$status" 0 "$seconds s; longer by hand: WG_SOAK_S=1200 build/release/soak"
+}
+
+# Lines and branches of dataplane and control that unit tests and simulations reach; tests/README.md says what is left out.
+run_coverage() {
+  local counted status=0 programs
+  mapfile -t programs < <(printf '%s\n' tests/unit/*_test.cpp tests/sim/*_test.cpp | xargs -rn 1 basename -s .cpp | grep -vE '^(ethdev|aead_constant_time)')
+  step "building coverage"
+  build_nicely coverage "${programs[@]}" || { broken coverage && return; }
+  find build/coverage -name '*.gcda' -delete
+  run_ctest coverage-run coverage -R "^($(IFS='|' && printf '%s' "${programs[*]}"))\$"
+  counted=$(python3 tests/coverage.py build/coverage --jobs "$cores" 2>"$out/coverage.log") || status=$?
+  printf '%s\n' "$counted" | sed 's/^/      /'
+  tally coverage $((status == 0)) $((status != 0)) 0 "$(tail -n 1 <<<"$counted")"
+}
 
 run_asan() {
   step "building asan"
@@ -216,20 +242,22 @@ if wanted interop; then # a minute of cargo and go, once a machine; interop/run.
 fi
 trap 'exit 130' INT TERM
 ! wanted tidy || run_tidy
-if wanted unit || wanted bench || wanted interop; then
+if wanted unit || wanted soak || wanted bench || wanted interop; then
   step "building release"
   build release || {
     broken release
-    kinds=("${kinds[@]/unit/}") kinds=("${kinds[@]/bench/}") kinds=("${kinds[@]/interop/}")
+    kinds=("${kinds[@]/unit/}") kinds=("${kinds[@]/soak/}") kinds=("${kinds[@]/bench/}") kinds=("${kinds[@]/interop/}")
   }
 fi
 ! wanted interop || start_interop
 ! wanted unit || run_unit
+! wanted soak || run_soak
 ! wanted faults || run_faults
 ! wanted asan || run_asan
 ! wanted tsan || run_tsan
 ! wanted fuzz || run_fuzz
 ! wanted bench || run_bench
+! wanted coverage || run_coverage
 ! wanted tidy || [[ -z $full ]] || run_tidy_full
 finish_interop
 interop=

@@ -19,11 +19,12 @@
 
 #include "control/embed/node.h"
 #include "control/system.h"
-#include "drivers/fault_port.h"
+#include "control/worker_threads.h"
 #include "drivers/neighbours.h"
 #include "drivers/udp_port.h"
 #include "tests/support/conservation.h"
 #include "tests/support/net_namespace.h"
+#include "tests/support/sim.h"
 #include "tests/support/test_worker.h"
 
 namespace wireplane {
@@ -177,6 +178,30 @@ TEST(FaultsKernel, AFirewallThatForbidsCostsThePackets) {
   EXPECT_EQ(w.receive((*device)->queue(0), 5), 5u);
 }
 
+// Goal: a worker's thread for which no descriptor was left (it cannot be woken) looks by itself, soon enough.
+// Method: none may be opened while the thread is made; later, while it naps, it is given an order.
+TEST(FaultsKernel, AWorkerWithoutADoorbellLooksByItself) {
+  test::Sim sim;
+  test::Node& node = sim.add();
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next = ::dup(0);
+  ::close(next);
+  const rlimit none{static_cast<rlim_t>(next), before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  WorkerThread thread{node.engine, *node.workers[0], 0, false, -1};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  thread.start();
+  std::this_thread::sleep_for(std::chrono::milliseconds{20});  // it naps
+  Order order{.kind = Order::Kind::kSend, .peer = {}, .length = 32, .to = node.at(), .message = {}};
+  ASSERT_TRUE(node.engine.link(0).orders.push(order));
+  node.engine.link(0).doorbell.ring_if_asleep();
+  for (int i = 0; i < 1000 && node.engine.link(0).counters.outer_out.get() == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds{1});
+  thread.stop();
+  EXPECT_EQ(node.engine.link(0).counters.outer_out.get(), 1u);
+}
+
 // ---- randomness
 
 // Goal: keys are whole, however randomness comes: interrupted, in single octets, late.
@@ -304,9 +329,9 @@ TEST(FaultsKernel, ANetlinkOverrunIsMadeUpForByADump) {
   // The same through the table: its own monitor has room for all, so it is overrun by hand.
   NextHops::Hop hop;
   Endpoint to = endpoint_of(ipv4(10, 102, 99, 7), 1);
-  EXPECT_FALSE((*neighbours)->find((*neighbours)->latest(), to, hop));
+  EXPECT_NE((*neighbours)->find((*neighbours)->latest(), to, hop), NextHops::Found::kReady);
   ASSERT_TRUE((*neighbours)->poll(Instant{1h}));
-  EXPECT_TRUE((*neighbours)->find((*neighbours)->latest(), to, hop));
+  EXPECT_EQ((*neighbours)->find((*neighbours)->latest(), to, hop), NextHops::Found::kReady);
   EXPECT_EQ(hop.mac[5], 7);
   // And a monitor that was overrun says so once, and then hears on.
   ASSERT_TRUE(NetNamespace::run("printf '" + std::string{"addr add 10.9.0.1/32 dev v0\\n"} + "' | ip -batch -"));
