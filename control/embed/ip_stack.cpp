@@ -23,8 +23,10 @@ namespace {
 
 // lwIP counts time in calls of tcp_tmr(), and thinks of 250 ms. It is called five times as often: lwIP's clock runs
 // fast, so that a lost segment is missed after 300 ms, not 1.5 s (its estimate of a short round trip is 3 of its slow
-// ticks), and an odd segment is acknowledged within 50 ms. TIME-WAIT lasts 24 s then, and a half-open connection 4 s.
+// ticks), and an odd segment is acknowledged within 50 ms. TIME-WAIT lasts 24 s then; what waits for the peer to begin
+// or to end a connection (20 s) gets its time back in keep_patience().
 constexpr Duration kTick = 50ms;
+constexpr std::uint32_t kFasterBy = 5;
 constexpr Duration kIdleTick = 1s;      // while no connection waits for anything
 constexpr std::int64_t kMostTicks = 4;  // at once: who was not called for a while does not find his peers lost
 constexpr std::int64_t kMostIdleTicks = 40;
@@ -66,6 +68,12 @@ bool some_connection_waits() {
   for (const tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr; pcb = pcb->next)
     if (waits(*pcb)) return true;
   return false;
+}
+
+void keep_patience(std::uint32_t before) {  // of its slow ticks since, one in five counts
+  const std::uint32_t given_back = tcp_ticks - before - (tcp_ticks / kFasterBy - before / kFasterBy);
+  for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr; pcb = pcb->next)
+    if (pcb->state == SYN_RCVD || pcb->state == FIN_WAIT_2) pcb->tmr += given_back;
 }
 
 }  // namespace
@@ -276,7 +284,9 @@ void IpStackState::pass_time() {
       time.ticked = ticks > most ? now : time.ticked + ticks * kTick;
       ticks = std::min(ticks, most);
     }
+    const std::uint32_t before = tcp_ticks;
     for (; ticks > 0; --ticks) tcp_tmr();
+    keep_patience(before);
     static_cast<void>(count_connections(&half_open));
   }
   time.fragments_until = std::max(time.fragments_until, fragments_until);

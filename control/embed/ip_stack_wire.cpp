@@ -21,13 +21,28 @@ constexpr std::uint8_t kFragment = 44;
 constexpr std::size_t kFragmentHeaderSize = 8, kTcpHeaderSize = 20;
 constexpr std::uint8_t kSyn = 0x02, kAck = 0x10;
 
-// The packet that lwIP is looking at. An answer to it (a reset, an echo, an ICMP error) belongs to no connection that
-// is bound to an interface: lwIP would choose by its own routes among the interfaces of all stacks.
-struct Current {
-  IpStackState* stack = nullptr;
-  Address from{}, to{};
+// While lwIP looks at a packet, its stack's interface is the only one. An answer to it (a reset, an echo, an ICMP
+// error) belongs to no connection that is bound to an interface: lwIP would choose among those of all stacks, by routes
+// that it does not have, and would even deliver it to another stack of the process that has its destination.
+class OnlyInterface {
+ public:
+  explicit OnlyInterface(netif& interface)
+      : interface_{interface}, list_{netif_list}, next_{interface.next}, default_{netif_default} {
+    netif_list = netif_default = &interface;
+    interface.next = nullptr;
+  }
+  ~OnlyInterface() {
+    netif_list = list_;
+    netif_default = default_;
+    interface_.next = next_;
+  }
+  OnlyInterface(const OnlyInterface&) = delete;
+  OnlyInterface& operator=(const OnlyInterface&) = delete;
+
+ private:
+  netif& interface_;
+  netif *list_, *next_, *default_;
 };
-Current current;  // guarded by lwip_mutex()
 
 enum class Verdict { kTake, kTakeFragment, kTakeSyn, kNotOurs, kRefused };
 
@@ -139,9 +154,8 @@ void IpStackState::input(std::span<const std::uint8_t> packet) {
     return;
   }
   std::ranges::copy(packet, static_cast<std::uint8_t*>(copy->payload));
-  current = {this, source_of(packet.data()), destination_of(packet.data())};
+  const OnlyInterface only{interface};
   ip_input(copy, &interface);  // takes the buffer
-  current = {};
 }
 
 err_t IpStackState::output(pbuf* packet) {
@@ -151,18 +165,14 @@ err_t IpStackState::output(pbuf* packet) {
     pbuf_copy_partial(packet, joined.data(), packet->tot_len, 0);
     octets = joined;
   }
-  IpStackState* from = this;
-  if (current.stack != nullptr && destination_of(octets.data()) == current.from &&
-      source_of(octets.data()) == current.to)
-    from = current.stack;
-  const Status sent = from->node.send_packet(octets);
+  const Status sent = node.send_packet(octets);
   if (sent) {
-    ++from->counted.sent;
+    ++counted.sent;
     return ERR_OK;
   }
   if (sent.error().code != EAGAIN) return ERR_IF;
-  from->node_is_full = true;
-  ++from->counted.queue_full;
+  node_is_full = true;
+  ++counted.queue_full;
   return ERR_MEM;  // TCP keeps the segment
 }
 
