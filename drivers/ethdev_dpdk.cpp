@@ -16,6 +16,7 @@ namespace wireplane {
 namespace {
 
 constexpr std::uint16_t kDescriptors = 1024;
+constexpr std::uint32_t kFrameOverhead = 18;  // Ethernet's header and check sequence
 
 // How many receive queues the kernel's interface has; 1 if it does not say.
 unsigned queues_of_interface(const std::string& interface) {
@@ -88,7 +89,8 @@ Status DpdkPort::configure(const EthdevOptions& options, MempoolBuffers& pool) {
     configuration_.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
     configuration_.rx_adv_conf.rss_conf.rss_hf = hashes_;
   }
-  if (options.mtu != 0 && options.mtu <= info.max_mtu) configuration_.rxmode.mtu = options.mtu;
+  if (options.mtu != 0 && options.mtu <= info.max_mtu && options.mtu + kFrameOverhead <= info.max_rx_pktlen)
+    configuration_.rxmode.mtu = options.mtu;
   configuration_.intr_conf.rxq = 1;  // not every driver can, and some say so only here
   if (const Status started = start(options, pool, info); started) {
     interrupts_ = can_interrupt();

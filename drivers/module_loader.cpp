@@ -1,4 +1,5 @@
 #include <dlfcn.h>
+#include <linux/capability.h>
 #include <limits.h>
 #include <unistd.h>
 
@@ -53,6 +54,13 @@ Result<std::unique_ptr<EthdevSet>> open_ethdev(const EthdevSetOptions& options) 
   EthdevSet* set = loaded(options, kEthdevModuleVersion, error);
   if (set == nullptr) return error;
   return std::unique_ptr<EthdevSet>{set};
+}
+
+std::vector<int> capabilities_to_reopen(const std::string& device) {
+  if (device.starts_with("net_af_packet")) return {CAP_NET_RAW, CAP_IPC_LOCK};  // its ring is locked memory
+  // libxdp looks its maps up by their numbers, which the kernel allows to CAP_SYS_ADMIN only.
+  if (device.starts_with("net_af_xdp")) return {CAP_NET_RAW, CAP_IPC_LOCK, CAP_BPF, CAP_SYS_ADMIN};
+  return {};
 }
 
 std::string shared_interface_of(const std::string& device) {

@@ -11,12 +11,16 @@
 
 namespace wireplane {
 
-Status drop_privileges(const std::string& user) {
+Status drop_privileges(const std::string& user, const std::vector<int>& keep) {
   if (capng_get_caps_process() != 0) return Error{"cannot read our own capabilities", errno};
   if (user.empty() && capng_have_capabilities(CAPNG_SELECT_CAPS) == CAPNG_NONE) return Nothing{};
+  std::vector<int> kept;  // what we do not have cannot be kept
+  for (const int one : keep)
+    if (capng_have_capability(CAPNG_PERMITTED, static_cast<unsigned>(one)) != 0) kept.push_back(one);
   capng_clear(CAPNG_SELECT_BOTH);
   const auto both = static_cast<capng_type_t>(CAPNG_EFFECTIVE | CAPNG_PERMITTED);
   capng_updatev(CAPNG_ADD, both, CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, -1);
+  for (const int one : kept) capng_update(CAPNG_ADD, both, static_cast<unsigned>(one));
   if (user.empty()) {
     if (const int failed = capng_apply(CAPNG_SELECT_BOTH); failed != 0) {
       // Without CAP_SETPCAP the bounding set stays; what we hold ourselves can always be given up.

@@ -251,3 +251,116 @@ PY
   halt relay
   check "nothing is unaccounted for" not grep -q packets_unaccounted "$lab_logs/relay.log"
 }
+
+# ---- links
+
+# Outer frames with an 802.1Q tag, of two relays on a veth; what has no tag or another one is not ours. One is af_packet,
+# the other af_xdp.
+limit[ethdev_vlan]=60
+case_ethdev_vlan() {
+  needs_ethdev
+  host relay far
+  wire relay 203.0.113.1/24 far 203.0.113.5/24
+  local name
+  for name in relay far; do # a tag that the kernel keeps beside the frame would not reach an XDP program
+    at "$name" ethtool -K "to-$([[ $name == relay ]] && echo far || echo relay)" txvlan off rxvlan off tx off tso off gso off gro off >/dev/null 2>&1 || :
+  done
+  {
+    interface relay 1 51820
+    engine "Outer = net_af_packet0,iface=to-far" "OuterAddress = 192.0.2.1/24, 2001:db8::1/64" "OuterVlan = 100"
+    peer far "10.77.0.5/32, fd77::5/128"
+  } >"$lab_dir/relay.conf"
+  {
+    interface far 5 51820
+    engine "Outer = net_af_xdp0,iface=to-relay" "OuterAddress = 192.0.2.5/24, 2001:db8::5/64" "OuterVlan = 100"
+    peer relay "$everyone" 192.0.2.1:51820
+  } >"$lab_dir/far.conf"
+  spawn tcpdump relay tcpdump -lenni to-far
+  relay_up relay "$lab_dir/relay.conf"
+  relay_up far "$lab_dir/far.conf"
+  check "first echo" wait_for 20 echo_from far 10.77.0.1
+  check "200 echoes, none lost" no_loss far 10.77.0.1 200 0.005
+  both_ways far 5 relay 1
+  check "all in VLAN 100" grep -q "vlan 100.*192.0.2.5.51820 > 192.0.2.1.51820" "$lab_logs/tcpdump.log"
+  check "and nothing of it outside" not grep -E "ethertype IPv4.*192.0.2.5" <(grep -v "vlan 100" "$lab_logs/tcpdump.log")
+  check "the kernel's own packets, untagged, still pass" no_loss far 203.0.113.1 10 0.02
+  check "untagged is not ours" [ "$(drop_count outer_not_ours)" -gt 0 ]
+}
+
+# Jumbo frames: the link carries 9000, the tunnel 8900.
+limit[ethdev_jumbo]=60
+case_ethdev_jumbo() {
+  needs_ethdev
+  host relay far
+  local device="net_memif0,id=0,socket=$lab_dir/memif.sock,socket-abstract=no"
+  {
+    interface relay 1 51820
+    say "MTU = 8900"
+    engine "Outer = $device,role=server" "OuterAddress = 192.0.2.1/24, 2001:db8::1/64" "OuterMtu = 9000"
+    peer far "10.77.0.5/32, fd77::5/128"
+  } >"$lab_dir/relay.conf"
+  {
+    interface far 5 51820
+    say "MTU = 8900"
+    engine "Outer = $device,role=client" "OuterAddress = 192.0.2.5/24, 2001:db8::5/64" "OuterMtu = 9000"
+    peer relay "$everyone" 192.0.2.1:51820
+  } >"$lab_dir/far.conf"
+  relay_up relay "$lab_dir/relay.conf"
+  relay_up far "$lab_dir/far.conf"
+  check "first echo" wait_for 20 echo_from far 10.77.0.1
+  local size
+  for size in 56 1400 2100 8000 8872; do
+    check "echo of $size B in one piece" no_loss far 10.77.0.1 10 0.01 -M "do" -s "$size"
+  done
+  check "20 MB over TCP" transfer relay 10.77.0.1 far
+}
+
+
+# A link goes down and comes back, and goes altogether and comes back as another, while packets flow. What runs goes on;
+# what is lost is counted and told; traffic returns. $1: the device
+link_comes_and_goes() {
+  needs_ethdev
+  switched 1
+  local mac
+  mac=$(at relay cat /sys/class/net/lan/address)
+  switched_hub "Outer = $1,iface=lan"
+  switched_up
+  check "alice reaches bob" wait_for 20 echo_from alice 10.77.0.3
+  spawn flow alice ping -q -n -i 0.005 10.77.0.3
+  at relay ip link set lan down
+  sleep 0.5
+  check "it lives while the link is down" answers relay
+  at relay ip link set lan up
+  at relay ip -6 address replace 2001:db8::1/64 dev lan nodad # which the kernel took away
+  check "traffic returns when the link is up" wait_for 10 echo_from alice 10.77.0.3
+  check "and nothing is lost then" no_loss bob 10.77.0.2 50 0.01 # bob's own replies, beside the flow
+  local round
+  for round in 1 2; do
+    at relay ip link del lan
+    sleep 0.3
+    check "it lives while there is no link" answers relay
+    ip link add lan netns relay address "$mac" type veth peer name to-relay netns switch
+    at switch ip link set to-relay master lan up
+    at relay ip address add 192.0.2.1/24 dev lan
+    at relay ip -6 address add 2001:db8::1/64 dev lan nodad
+    at relay ethtool -K lan tx off tso off gso off gro off >/dev/null 2>&1 || :
+    at relay ip link set lan up
+    check "traffic returns over another link of that name, $round" wait_for 15 echo_from alice 10.77.0.3
+    say "buffers in use: $(at relay "$WIREPLANE_RELAY" show relay --json | jq -c '.engine.tables')"
+  done
+  check "and nothing is lost then" no_loss bob 10.77.0.2 100 0.01
+  halt flow KILL
+  check "also at full size" no_loss bob 10.77.0.2 20 0.01 -s 1372
+  check "it told that the link went" grep -q "interface lan is gone" "$lab_logs/relay.log"
+  check "and that it came back" grep -q "interface lan is there again, and in use" "$lab_logs/relay.log"
+  say "drops: $(drops_of relay)"
+  check "what could not be sent is counted" [ $(($(drop_count outer_send) + $(drop_count outer_unreachable))) -gt 0 ]
+  halt relay
+  check "nothing is unaccounted for" not grep -q packets_unaccounted "$lab_logs/relay.log"
+}
+limit[ethdev_af_packet_unplugged]=60
+# The link of an af_packet device goes and comes while packets flow.
+case_ethdev_af_packet_unplugged() { link_comes_and_goes net_af_packet0; }
+limit[ethdev_af_xdp_unplugged]=60
+# The same for af_xdp.
+case_ethdev_af_xdp_unplugged() { link_comes_and_goes net_af_xdp0; }
