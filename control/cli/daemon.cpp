@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <new>
 #include <thread>
 #include <utility>
@@ -291,7 +292,9 @@ void Daemon::start_threads() {
 }
 
 int Daemon::run() {
-  if (Status dropped = drop_privileges(config_.engine.user); !dropped) {
+  std::vector<int> keep = capabilities_to_reopen(config_.engine.outer);
+  std::ranges::copy(capabilities_to_reopen(config_.engine.inner), std::back_inserter(keep));
+  if (Status dropped = drop_privileges(config_.engine.user, keep); !dropped) {
     WG_LOG(Error, "start_failed", {"why", dropped.error().what});
     return kExitFailed;
   }
