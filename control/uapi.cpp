@@ -141,6 +141,15 @@ void UapiParser::take_public_key(std::string_view value) {
   if (peers_ >= limits_.peers) return fail(E2BIG, "more peers than one request may hold", "public_key");
   ++peers_;
   add_peer(*key);
+  section_part_ = parts_.size() - 1;
+  section_peer_ = parts_.back().peers.size() - 1;
+}
+
+// The current peer's lines may have gone on in further parts: what speaks of the peer as a whole speaks of all of them.
+template <class Change>
+void UapiParser::change_section(Change change) {
+  for (std::size_t part = section_part_, peer = section_peer_; part < parts_.size(); ++part, peer = 0)
+    for (; peer < parts_[part].peers.size(); ++peer) change(parts_[part].peers[peer]);
 }
 
 PeerChange& UapiParser::add_peer(const PublicKey& key) {
@@ -161,11 +170,17 @@ bool UapiParser::take_peer(std::string_view key, std::string_view value) {
   }
   if (key == "preshared_key") return read_key(peer.preshared_key, value);
   if (key == "persistent_keepalive_interval") return read_number(peer.persistent_keepalive_s, value);
-  if (key == "remove") return read_true(peer.remove, value);
-  if (key == "update_only") return read_true(peer.update_only, value);
+  if (key == "remove") {
+    change_section([](PeerChange& change) { change.remove = true; });
+    return read_true(peer.remove, value);
+  }
+  if (key == "update_only") {
+    change_section([](PeerChange& change) { change.update_only = true; });
+    return read_true(peer.update_only, value);
+  }
   if (key == "protocol_version") return value == "1";
   if (key == "replace_allowed_ips") {
-    peer.allowed_ips.clear();  // what stood before it in this request is replaced as well
+    change_section([](PeerChange& change) { change.allowed_ips.clear(); });  // what stood before it is replaced as well
     return read_true(peer.replace_allowed_ips, value);
   }
   if (key == "endpoint") {

@@ -7,6 +7,8 @@
 //
 // The parser takes octets as they come, in any pieces, and keeps only what they mean, in parts that are small enough to
 // be applied one a step: a request of a million peers makes nobody wait, and no block of memory is copied to grow. A
+// peer's remove, update_only and replace_allowed_ips speak of all its lines since public_key, wherever they stand, as
+// the flags of the kernel's messages do (wireguard-go goes line by line; wg(8) says them first, so both agree). A
 // request that is wrong anywhere changes nothing: it is read to its end, and answered with its first fault. Texts hold
 // keys: see secret_text.h.
 #pragma once
@@ -58,6 +60,8 @@ class UapiParser {
   bool take_peer(std::string_view key, std::string_view value);
   void take_public_key(std::string_view value);
   PeerChange& add_peer(const PublicKey& key);
+  template <class Change>
+  void change_section(Change change);
   void take_allowed_ip(std::string_view value);
   void fail(int code, std::string_view what, std::string_view key);
 
@@ -71,6 +75,7 @@ class UapiParser {
   std::string error_text_;
   std::deque<DeviceChange> parts_;
   std::size_t allowed_ips_of_part_ = 0;
+  std::size_t section_part_ = 0, section_peer_ = 0;  // where the current peer's first change lies
 };
 
 // A set request's lines that say the change, without "set=1" and without the empty line at the end.

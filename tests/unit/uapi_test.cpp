@@ -236,6 +236,23 @@ bool same_key(const std::optional<SecretKey>& a, const std::optional<SecretKey>&
   return !a || std::equal(a->expose().begin(), a->expose().end(), b->expose().begin());
 }
 
+// Goal: remove, update_only and replace_allowed_ips speak of all of a peer's lines, also where these went on in another
+// part. Found by the uapi_server fuzzer: a late update_only created the peer, if its allowed IPs filled a part.
+// Method: parts of two allowed IPs, the flags behind the fifth; what the device is told is what it is told in one part.
+TEST(Uapi, FlagsBehindAFullPartSpeakOfThePeersEarlierLinesToo) {
+  std::string lines = "set=1\npublic_key=" + kOtherKey + "\nallowed_ip=10.9.0.0/16\npublic_key=" + kKey + '\n';
+  for (int i = 0; i < 5; ++i) lines += "allowed_ip=10." + std::to_string(i) + ".0.0/16\n";
+  for (const std::string flag : {"remove", "update_only", "replace_allowed_ips"}) {
+    UapiParser parser{{.allowed_ips_a_part = 2}};
+    feed(parser, lines + flag + "=true\n\n");
+    ASSERT_EQ(parser.error(), 0);
+    FakeDevice device;
+    for (DeviceChange& part : parser.take_parts()) ASSERT_TRUE(device.apply(std::move(part)));
+    EXPECT_EQ(device.peers(), flag == "replace_allowed_ips" ? 2u : 1u) << flag;
+    EXPECT_EQ(device.owners.size(), 1u) << flag;
+  }
+}
+
 // Goal: what is written is what is read, for any change there is.
 // Method: random changes of one seed each, to text and back, field by field.
 TEST(Uapi, AnyChangeSurvivesTheText) {
