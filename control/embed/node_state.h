@@ -97,7 +97,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   void take_event(const PeerView& view, const char* what);
   void tell_events();
   [[nodiscard]] std::uint64_t news();
-  void wait_for_stream_news(Duration at_most);  // workers = 0
+  void wait_for_stream_news(std::uint64_t heard, Duration at_most);  // workers = 0
 
   // node_streams.cpp
   void let_out(PeerId last_words_to);

@@ -25,7 +25,7 @@ void Node::State::open_streams() {
       .news = [this] { notify(); },
       .due_sooner = [this] { configured(); },
       .wait = {}};
-  if (!threaded()) parts.wait = [this](Duration at_most) { wait_for_stream_news(at_most); };
+  if (!threaded()) parts.wait = [this](std::uint64_t heard, Duration at_most) { wait_for_stream_news(heard, at_most); };
   streams = std::make_shared<StreamLayer>(std::move(parts));
   for (const auto& app : app_ports)
     app->divert_sctp([this] {
@@ -64,10 +64,9 @@ void Node::State::let_out(PeerId last_words_to) {
   while (app.queued_out() != 0 && engine_clock() < end) std::this_thread::yield();
 }
 
-void Node::State::wait_for_stream_news(Duration at_most) {
+void Node::State::wait_for_stream_news(std::uint64_t heard, Duration at_most) {
   const Instant end = engine_clock() + std::min<Duration>(at_most, 24h);
-  const std::uint64_t before = streams->news();
-  for (;;) {
+  while (streams->news() == heard) {
     {
       const std::lock_guard lock{control};
       if (closed.load(std::memory_order_relaxed)) return;
@@ -76,7 +75,7 @@ void Node::State::wait_for_stream_news(Duration at_most) {
     }
     tell_events();
     const Duration left = end - engine_clock();
-    if (streams->news() != before || left <= Duration{0}) return;
+    if (streams->news() != heard || left <= Duration{0}) return;
     pollfd polled{epoll_fd.get(), POLLIN, 0};
     const timespec most{static_cast<time_t>(left / 1s), static_cast<long>((left % 1s).count())};
     ::ppoll(&polled, 1, &most, nullptr);

@@ -22,6 +22,10 @@ StreamOwner::~StreamOwner() {
 NodePeer Stream::peer() const { return owner_ == nullptr ? NodePeer{} : owner_->state->with; }
 std::uint16_t Stream::id() const { return owner_ == nullptr ? 0 : owner_->state->id; }
 Stream::Kind Stream::kind() const { return owner_ == nullptr ? Kind::kBytes : owner_->state->kind; }
+void* Stream::tag() const { return owner_ == nullptr ? nullptr : owner_->tag.load(std::memory_order_relaxed); }
+void Stream::set_tag(void* tag) {
+  if (owner_ != nullptr) owner_->tag.store(tag, std::memory_order_relaxed);
+}
 std::size_t Stream::max_message() const { return SctpEnd::kMostMessage; }
 
 Result<std::size_t> Stream::write(std::span<const std::uint8_t> octets) {

@@ -64,6 +64,9 @@ class Stream {
   // ETIMEDOUT, until another is set.
   void set_deadline(Duration from_now);
   [[nodiscard]] std::size_t max_message() const;
+  // Whatever the application wants to find again when next_ready_stream() names the stream. Set before others know it.
+  void set_tag(void* tag);
+  [[nodiscard]] void* tag() const;
 
  private:
   friend class StreamLayer;

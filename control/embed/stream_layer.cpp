@@ -279,7 +279,7 @@ void StreamLayer::tell() {
 }
 
 void StreamLayer::wait(std::uint64_t known, Duration at_most) {
-  if (parts_.wait) return parts_.wait(at_most);
+  if (parts_.wait) return parts_.wait(known, at_most);
   std::unique_lock lock{news_mutex_};
   heard_.wait_for(lock, at_most, [this, known] { return news() != known; });
 }
@@ -290,10 +290,9 @@ void StreamLayer::incoming(const std::shared_ptr<StreamState>& stream) {
 }
 
 void StreamLayer::make_ready(StreamState& stream) {
-  if (stream.queued || stream.owner.expired()) return;  // nobody has it yet, or any more
-  stream.queued = true;
-  ready_.push_back(stream.shared_from_this());
-  tell();
+  if (stream.owner.expired()) return;  // nobody has it yet, or any more
+  if (!std::exchange(stream.queued, true)) ready_.push_back(stream.shared_from_this());
+  tell();  // also when it is in the queue, which those who wait in read() do not look at
 }
 
 Result<Stream> StreamLayer::open(const NodePeer& peer, Stream::Kind kind) {

@@ -17,6 +17,7 @@
 //
 // Guarded by the lock of SctpStack::Use, all of it. Order of locks: the node's control, this one, the node's others.
 #pragma once
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -67,6 +68,7 @@ struct StreamOwner {
   StreamOwner(const StreamOwner&) = delete;
   StreamOwner& operator=(const StreamOwner&) = delete;
   const std::shared_ptr<StreamState> state;
+  std::atomic<void*> tag{nullptr};
 };
 
 class PeerStreams final : public SctpUser {
@@ -115,9 +117,9 @@ class StreamLayer : public std::enable_shared_from_this<StreamLayer> {
     SctpOptions sctp;
     std::function<bool(const PeerStreams&, std::span<const std::uint8_t>, std::uint8_t)> transmit;
     std::function<std::optional<NodePeer>(PeerId)> find_peer;
-    std::function<void()> news;          // for the application
-    std::function<void()> due_sooner;    // for whoever drives
-    std::function<void(Duration)> wait;  // for news, driving the node; none: threads drive it
+    std::function<void()> news;                         // for the application
+    std::function<void()> due_sooner;                   // for whoever drives
+    std::function<void(std::uint64_t, Duration)> wait;  // for more news, driving the node; none: threads drive it
   };
   explicit StreamLayer(Parts parts) : parts_{std::move(parts)} {}
   ~StreamLayer() { close(); }

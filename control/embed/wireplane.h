@@ -5,9 +5,16 @@
 //   wp_add_peer(node, "base64 of their key", "192.0.2.1:5000", 0, &peer);
 //   wp_send(node, peer, "hello", 5);  wp_wait(node, 1000);  wp_receive(...);
 //
+//   wp_stream* stream;
+//   wp_connect(node, "base64 of their key", "192.0.2.1:5000", &peer);
+//   wp_stream_open(node, peer, WP_BYTES, &stream);                   the other side: wp_stream_accept()
+//   wp_stream_write(stream, "hello", 5, 1000);  wp_stream_read(...);  wp_stream_close(stream);
+//
 // Functions that can fail return 0 or a count, or -errno; wp_error() says in words what the calling thread's last
-// failure was. Any call from any thread, but wp_close(): it ends the node and frees it. Structures that may grow begin
-// with their size: set it to sizeof. Symbols have the version WIREPLANE_0.1 and keep their meaning under it.
+// failure was. Any call from any thread, but wp_close() and wp_stream_close(): they end what they are given and free
+// it. Structures that may grow begin with their size: set it to sizeof, zero the rest. Symbols have the version of the
+// release that brought them (WIREPLANE_0.1, WIREPLANE_0.2) and keep their meaning under it. Nothing waits but what is
+// told how long, in milliseconds: 0 does not wait, less than 0 waits for ever.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -27,6 +34,14 @@ typedef struct {
   uint32_t workers;         // 0: wp_process() does the work; else so many threads
   uint32_t peers;           // at most; 0: 1024
   uint32_t queue;           // packets each way and worker, a power of two; 0: 256
+  // since 0.2
+  uint32_t forward;           // may peers reach each other through us: 0 no, 1 all
+  uint32_t socket_buffer;     // octets of the kernel's, each way; 0: 1 MiB
+  uint32_t stream_buffer;     // octets each way and peer; 0: 256 KiB
+  uint32_t streams_per_peer;  // ids; 0: 64
+  uint8_t no_streams;         // SCTP is the application's, as raw packets
+  uint8_t no_ipv4, no_ipv6;   // outside
+  uint8_t reserved[5];
 } wp_options;
 
 typedef struct {
@@ -41,10 +56,37 @@ typedef struct {
   size_t length;
   uint16_t port, from_port;  // of a datagram
   uint8_t datagram;          // 0: data is a whole IP packet
-  uint8_t reserved[3];
+  uint8_t traffic_class;     // of a datagram, since 0.2: DSCP and ECN
+  uint8_t reserved[2];
 } wp_message;
 
-enum { WP_CONNECTED = 0, WP_ROAMED = 1, WP_LOST = 2 };
+typedef struct {  // a datagram with all that can be said of it
+  wp_peer peer;
+  const void* data;
+  size_t length;
+  uint16_t port, from_port;  // 0: 5158
+  uint8_t traffic_class;     // DSCP and ECN
+  uint8_t reserved[3];
+} wp_outgoing;
+
+typedef struct {
+  size_t size;                     // sizeof(wp_peer_options)
+  const char* endpoint;            // NULL: the peer comes to us
+  const uint8_t* preshared_key;    // 32 octets; NULL: as it was; all zero: without
+  const char* const* allowed_ips;  // "192.0.2.0/24", beside the peer's own address
+  size_t allowed_ip_count;
+  uint16_t keepalive_s;
+} wp_peer_options;
+
+typedef struct {
+  size_t size;               // sizeof(wp_peer_view)
+  int64_t last_handshake_s;  // since 1970; 0: never
+  uint64_t received, sent;   // octets of UDP payload
+  char endpoint[60];         // text; empty: not known
+} wp_peer_view;
+
+// Kinds of events may come with later versions: ignore what you do not know.
+enum { WP_CONNECTED = 0, WP_ROAMED = 1, WP_LOST = 2, WP_REKEYED = 3 };
 typedef struct {
   wp_peer peer;
   uint32_t kind;
@@ -55,6 +97,7 @@ typedef struct {
   size_t size;  // sizeof(wp_stats)
   uint64_t sent, received, dropped, events_lost;
   uint64_t queued_out, queued_in, buffers, buffers_free;
+  uint64_t stream_packets_lost;  // since 0.2: a queue was full, SCTP sends them again
 } wp_stats;
 
 const char* wp_version(void);
@@ -89,6 +132,36 @@ int wp_send_burst(wp_node* node, const wp_datagram* datagrams, size_t count);  /
 int wp_send_packet(wp_node* node, const void* ip_packet, size_t length);
 // Up to `count` messages, copied to `memory` of `size` octets, at least wp_mtu(): as many as surely fit.
 int wp_receive(wp_node* node, wp_message* messages, size_t count, void* memory, size_t size);
+
+// ---- since 0.2
+
+int wp_add_peer_with(wp_node* node, const char* key, const wp_peer_options* options, wp_peer* peer);
+int wp_view_peer(wp_node* node, wp_peer peer, wp_peer_view* view);
+int wp_send_outgoing(wp_node* node, const wp_outgoing* datagrams, size_t count);  // how many were taken
+
+// Streams: stream.h says what each does, and with which errors. A stream belongs to whoever opened or accepted it, and
+// outlives its node, after which every call says so.
+typedef struct wp_stream wp_stream;
+enum { WP_BYTES = 0, WP_MESSAGES = 1 };
+enum { WP_MESSAGE_END = 1, WP_FINISHED = 2 };
+
+int wp_connect(wp_node* node, const char* key, const char* endpoint, wp_peer* peer);
+int wp_stream_open(wp_node* node, wp_peer peer, int kind, wp_stream** stream);
+int wp_stream_accept(wp_node* node, int at_most_ms, wp_stream** stream);  // -EAGAIN, -ETIMEDOUT: nobody opened one
+int wp_stream_next_ready(wp_node* node, wp_stream** stream);              // 1, or 0: none
+// How much was taken: waiting, all of it or an error; else perhaps less. A message whole or not at all.
+int wp_stream_write(wp_stream* stream, const void* data, size_t length, int at_most_ms);
+// How much arrived; `flags` may be NULL, gets WP_MESSAGE_END and WP_FINISHED.
+int wp_stream_read(wp_stream* stream, void* data, size_t room, int at_most_ms, uint32_t* flags);
+int wp_stream_finish(wp_stream* stream);
+void wp_stream_reset(wp_stream* stream);
+void wp_stream_close(wp_stream* stream);                      // NULL is ignored
+void wp_stream_deadline(wp_stream* stream, int from_now_ms);  // 0: none
+wp_peer wp_stream_peer(wp_stream* stream);
+uint16_t wp_stream_id(wp_stream* stream);
+int wp_stream_kind(wp_stream* stream);
+void wp_stream_set_user(wp_stream* stream, void* user);
+void* wp_stream_user(wp_stream* stream);
 
 #ifdef __cplusplus
 }

@@ -64,6 +64,42 @@ int main(void) {
   CHECK(heard == 4 && stats.sent == 1 && stats.received == 3 && stats.dropped == 0);
   CHECK(wp_dropped(a, "bad_tag") == 0 && wp_dropped(a, "no such reason") == 0);
 
+  /* What 0.2 brought: marks of a datagram, a peer's view, streams. */
+  const wp_outgoing marked = {ab, "marked", 6, 7, 0, 0xb8 | 1, {0}};
+  CHECK(wp_send_outgoing(a, &marked, 1) == 1);
+  for (int i = 0; i < 1000 && (heard = wp_receive(b, &message, 1, memory, sizeof memory)) == 0; ++i)
+    CHECK(wp_wait(a, 1) >= 0 && wp_wait(b, 10) >= 0);
+  CHECK(heard == 1 && message.port == 7 && message.from_port == 5158 && message.traffic_class == (0xb8 | 1));
+  wp_peer_view view;
+  view.size = sizeof view;
+  CHECK(wp_view_peer(b, ba, &view) == 0 && view.last_handshake_s > 1000000000 && view.received > 0);
+  CHECK(strncmp(view.endpoint, "127.0.0.1:", 10) == 0);
+  wp_stream *ours = NULL, *theirs = NULL, *ready = NULL;
+  uint32_t flags = 0;
+  CHECK(wp_connect(a, key_b, endpoint, &found) == 0 && found == ab);
+  CHECK(wp_stream_open(a, ab, 7, &ours) == -EINVAL && wp_stream_open(a, 77, WP_BYTES, &ours) == -ENOENT);
+  CHECK(wp_stream_open(a, ab, WP_MESSAGES, &ours) == 0 && wp_stream_write(ours, "question", 8, 1000) == 8);
+  CHECK(wp_stream_accept(b, 0, &theirs) == -EAGAIN);
+  for (int i = 0; i < 1000 && wp_stream_accept(b, 1, &theirs) != 0; ++i) CHECK(wp_wait(a, 1) >= 0);
+  CHECK(theirs != NULL && wp_stream_peer(theirs) == ba && wp_stream_id(theirs) == wp_stream_id(ours));
+  CHECK(wp_stream_kind(theirs) == WP_MESSAGES && wp_stream_read(theirs, memory, 4, 0, &flags) == 4 && flags == 0);
+  CHECK(wp_stream_read(theirs, memory + 4, 90, 0, &flags) == 4 && flags == WP_MESSAGE_END);
+  CHECK(memcmp(memory, "question", 8) == 0);
+  CHECK(wp_stream_write(theirs, "answer", 6, 0) == 6 && wp_stream_finish(theirs) == 0);
+  CHECK(wp_stream_read(ours, memory, sizeof memory, 5000, &flags) == 6 && (flags & WP_MESSAGE_END) != 0);
+  if ((flags & WP_FINISHED) == 0) CHECK(wp_stream_read(ours, memory, sizeof memory, 5000, &flags) == 0);
+  CHECK((flags & WP_FINISHED) != 0 && wp_stream_write(theirs, "x", 1, 0) == -EPIPE);
+  wp_stream_set_user(ours, &view);
+  wp_stream_deadline(ours, 1);
+  for (int i = 0; i < 1000 && (told = wp_stream_next_ready(a, &ready)) == 1; ++i) continue; /* what was ready before */
+  for (int i = 0; i < 1000 && (told = wp_stream_next_ready(a, &ready)) == 0; ++i) CHECK(wp_wait(a, 10) >= 0);
+  CHECK(told == 1 && ready == ours && wp_stream_user(ready) == &view);
+  CHECK(wp_stream_write(ours, "x", 1, 0) == -ETIMEDOUT);
+  wp_stream_reset(ours);
+  wp_stream_close(ours);
+  wp_stream_close(theirs);
+  wp_stream_close(NULL);
+
   CHECK(wp_send(a, ab, memory, wp_max_datagram(a) + 1) == -EMSGSIZE);
   CHECK(wp_send(a, 77, "x", 1) == -ENOENT && strcmp(wp_error(), "no such peer") == 0);
   CHECK(wp_add_peer(a, "no key", NULL, 0, NULL) == -EINVAL);
