@@ -130,15 +130,15 @@ class Fixture {
   void install(std::uint32_t i) {
     Session& s = *new (&session(i)) Session{};
     entropy_.fill(s.receive_key);
-    entropy_.fill(s.send_key);
+    entropy_.fill(s.sent.key);
     PeerState& peer = engine_.peer(PeerSlot{i});
     s.peer = peer.id;
     s.serial = Serial{1};
     s.slot = SessionSlot{i};
     s.self = ReceiverIndex{i << kBucketBits | (i & (kBuckets - 1))};
-    s.remote = ReceiverIndex{entropy_.u32()};
-    s.created = ns(start());
-    s.initiator = true;
+    s.sent.remote = ReceiverIndex{entropy_.u32()};
+    s.created = s.sent.created = ns(start());
+    s.initiator = s.sent.initiator = true;
     engine_.link(0).sessions.store(s.self, s.slot);
     peer.offer_sending(s.serial, s.slot);
     counters.push_back(0);
@@ -219,7 +219,7 @@ class Generator {
       packet.from = f_.endpoint_of(from);
       round.opens.push_back({session.receive_key, job.counter, ip, length + padding + 16, ip, false});
     }
-    if (way_ != Way::kOpen) round.seals.push_back({f_.session(to).send_key, 0, nullptr, 0, length, ip, ip, padding});
+    if (way_ != Way::kOpen) round.seals.push_back({f_.session(to).sent.key, 0, nullptr, 0, length, ip, ip, padding});
     (way_ == Way::kSeal ? f_.inner : f_.outer).ready.push_back(packet);
   }
 

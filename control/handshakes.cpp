@@ -246,14 +246,14 @@ bool Device::install(Peer& peer, KeyPair& keys) {
   peer.last_serial = Serial{peer.last_serial.raw() + 1};
   Session& session = *new (&engine_.sessions().at(*slot)) Session{};
   std::ranges::copy(keys.receive.expose(), session.receive_key);
-  std::ranges::copy(keys.send.expose(), session.send_key);
+  std::ranges::copy(keys.send.expose(), session.sent.key);
   session.peer = peer.id;
   session.serial = peer.last_serial;
   session.slot = *slot;
   session.self = keys.self;
-  session.remote = keys.remote;
-  session.created = ns(now_.engine);
-  session.initiator = keys.initiator;
+  session.sent.remote = keys.remote;
+  session.created = session.sent.created = ns(now_.engine);
+  session.initiator = session.sent.initiator = keys.initiator;
   ++live_sessions_;
   ++sessions_owned_[engine_.owner(keys.self)];
   engine_.link(engine_.owner(keys.self)).sessions.store(keys.self, *slot);  // T1: found from here on

@@ -70,14 +70,10 @@ void Worker::find_destinations(Burst& burst, std::size_t first) {
   for (const Packet& packet : packets) {
     if (packet.peer == nullptr) continue;
     __builtin_prefetch(&packet.peer->send, 1);
-    __builtin_prefetch(&packet.peer->receive, 1);
     __builtin_prefetch(packet.peer->endpoint.load(std::memory_order_relaxed));
     const std::uint64_t word = packet.peer->sending.load(std::memory_order_relaxed);
     if (!SendingWord::has_session(word)) continue;
-    const Session& session = engine_.sessions().at(SendingWord::slot(word));
-    __builtin_prefetch(&session.peer);
-    __builtin_prefetch(session.send_key);
-    __builtin_prefetch(&session.sent, 1);
+    __builtin_prefetch(&engine_.sessions().at(SendingWord::slot(word)).sent, 1);
   }
 }
 
@@ -230,13 +226,13 @@ Session* Worker::sending_session(PeerState& peer) {
     return nullptr;
   }
   Session& session = engine_.sessions().at(SendingWord::slot(word));
-  const Duration age = session.age(now_);
+  const Duration age = session.sent.age(now_);
   const std::uint64_t counter = session.sent.counter.load(std::memory_order_relaxed);
   if ((age >= kRejectAfterTime && !seeded_fault(45)) || (counter >= kRejectAfterMessages && !seeded_fault(33))) {
     want_handshake(peer);
     return nullptr;
   }
-  if (counter >= kRekeyAfterMessages || (age >= kRekeyAfterTime && (session.initiator || seeded_fault(44))))
+  if (counter >= kRekeyAfterMessages || (age >= kRekeyAfterTime && (session.sent.initiator || seeded_fault(44))))
     want_handshake(peer);
   return &session;
 }
@@ -290,11 +286,18 @@ void Worker::number(Burst& burst) {
   group_at_.fill(0);
   std::size_t groups = 0, i = 0;
   for (Packet& packet : burst) {
-    std::size_t place = (packet.session->slot.raw() * 0x9e3779b1u) >> 23;  // 9 bits
+    const auto address = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(packet.session) / kCacheLine);
+    std::size_t place = (address * 0x9e3779b1u) >> 23;  // 9 bits
     while (group_at_[place] != 0 && groups_[group_at_[place] - 1u].session != packet.session)
       place = (place + 1) % kGroupPlaces;
     if (group_at_[place] == 0) {
-      groups_[groups] = {.session = packet.session, .first = 0, .granted = 0, .octets = 0, .count = 0, .data = false};
+      groups_[groups] = {.session = packet.session,
+                         .peer = packet.peer,
+                         .first = 0,
+                         .granted = 0,
+                         .octets = 0,
+                         .count = 0,
+                         .data = false};
       group_at_[place] = static_cast<std::uint16_t>(++groups);
     }
     Group& group = groups_[group_at_[place] - 1u];
@@ -307,7 +310,7 @@ void Worker::number(Burst& burst) {
     group->granted = group->count;
     group->first = take_numbers(*group->session, group->granted);
     group->session->sent.octets.fetch_add(group->octets, std::memory_order_relaxed);
-    note_sent(engine_.peer(group->session->peer.slot), group->data);
+    note_sent(*group->peer, group->data);
   }
   i = 0;
   burst.filter(context_, [&](Packet& packet) {
@@ -322,12 +325,11 @@ void Worker::number(Burst& burst) {
 // What the timers of wg §6 want to know of sending; control reads it when one is due.
 void Worker::note_sent(PeerState& peer, bool data) {
   auto& times = peer.send;
-  times.last_sent.store(ns(now_), std::memory_order_relaxed);
-  peer.receive.keepalive_owed_since.store(0, std::memory_order_relaxed);
+  note(times.last_sent, now_ms_);
+  note(peer.receive.keepalive_owed_since, 0);
   if (!data) return;
-  times.last_data_sent.store(ns(now_), std::memory_order_relaxed);
-  if (times.unanswered_since.load(std::memory_order_relaxed) == 0)
-    times.unanswered_since.store(ns(now_), std::memory_order_relaxed);
+  note(times.last_data_sent, now_ms_);
+  if (times.unanswered_since.load(std::memory_order_relaxed) == 0) note(times.unanswered_since, now_ms_);
   arm_timers(peer);
 }
 
@@ -338,9 +340,9 @@ void Worker::seal(Burst& burst) {
     packet.tos = packet.keepalive ? std::uint8_t{0} : outer_ds_for(packet.data);  // before it is ciphertext
     std::uint8_t* header = packet.data - kDataHeaderSize;
     store_le(header, static_cast<std::uint32_t>(MessageType::kData));
-    store_le(header + 4, packet.session->remote.raw());
+    store_le(header + 4, packet.session->sent.remote.raw());
     store_le(header + 8, packet.counter);
-    seal_jobs_[jobs++] = {.key = packet.session->send_key,
+    seal_jobs_[jobs++] = {.key = packet.session->sent.key,
                           .counter = packet.counter,
                           .head = nullptr,
                           .head_length = 0,

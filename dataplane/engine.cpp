@@ -1,11 +1,8 @@
 #include "dataplane/engine.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstdio>
-#include <new>
 
 #include "dataplane/base/check.h"
 
@@ -22,13 +19,6 @@ Limits completed(Limits limits) {
 std::size_t table_capacity(const Limits& limits) {
   constexpr std::size_t kFewest = 8;  // indices rest for a while, and a table is never full (receiver_indices.cpp)
   return std::clamp(std::bit_ceil(2 * limits.sessions), kFewest, std::size_t{1} << (32 - kBucketBits));
-}
-
-PeerState* map_peers(std::size_t count) {  // zero pages, touched when a peer is first put there
-  void* memory = ::mmap(nullptr, count * sizeof(PeerState), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc{};
-  return static_cast<PeerState*>(memory);
 }
 
 }  // namespace
@@ -56,7 +46,8 @@ Engine::Engine(const Limits& limits, BufferPool* pool, const Aead& aead)
       grace_{limits_.workers},
       sessions_{limits_.sessions},
       routes_{[this](std::function<void()> free) { grace_.retire(std::move(free)); }},
-      peers_{map_peers(limits_.peers)},
+      peer_pages_{limits_.peers * sizeof(PeerState)},
+      peers_{static_cast<PeerState*>(peer_pages_.get())},
       settings_{new Settings{}} {
   for (unsigned i = 0; i < kBuckets; ++i) owner_of_bucket_[i] = static_cast<std::uint8_t>(i % workers());
   for (unsigned i = 0; i < workers(); ++i)
@@ -65,10 +56,7 @@ Engine::Engine(const Limits& limits, BufferPool* pool, const Aead& aead)
     handover_.push_back(std::make_unique<SpscRing<Packet>>(i / workers() == i % workers() ? 1 : limits_.handover_ring));
 }
 
-Engine::~Engine() {
-  delete settings_.load(std::memory_order_relaxed);
-  ::munmap(peers_, limits_.peers * sizeof(PeerState));
-}
+Engine::~Engine() { delete settings_.load(std::memory_order_relaxed); }
 
 void Engine::publish(Settings settings) {
   // R4 release, pairs with R3: a worker that sees the pointer sees what it points to.

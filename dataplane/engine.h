@@ -22,6 +22,7 @@
 #include "dataplane/base/forward.h"
 #include "dataplane/base/grace.h"
 #include "dataplane/base/ring.h"
+#include "dataplane/base/zero_pages.h"
 #include "dataplane/packet.h"
 #include "dataplane/route/allowed_ips.h"
 #include "dataplane/session/peer_state.h"
@@ -167,6 +168,7 @@ class Engine {
   Grace grace_;
   SessionArena sessions_;
   AllowedIps routes_;
+  ZeroPages peer_pages_;  // touched when a peer is first put there
   PeerState* peers_;
   std::vector<std::unique_ptr<WorkerLink>> links_;
   std::vector<std::unique_ptr<SpscRing<Packet>>> handover_;

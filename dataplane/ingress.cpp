@@ -75,7 +75,6 @@ void Worker::find_sessions(Burst& burst) {
     if (found == 0) return Drop::kUnknownIndex;
     packet.session = &engine_.sessions().at(SessionSlot{found - 1});
     __builtin_prefetch(packet.session->receive_key);
-    __builtin_prefetch(&packet.session->peer);
     return Drop::kNone;
   });
   burst.filter(context_, [&](Packet& packet) {
@@ -86,7 +85,6 @@ void Worker::find_sessions(Burst& burst) {
     packet.session->received.window.prefetch(Counter{packet.counter});
     __builtin_prefetch(&peer);
     __builtin_prefetch(&peer.send, 1);
-    __builtin_prefetch(&peer.receive, 1);
     return Drop::kNone;
   });
 }
@@ -103,13 +101,15 @@ Drop Worker::hand_over(Packet& packet, unsigned owner) {
 
 void Worker::open(Burst& burst) {
   std::size_t jobs = 0;
-  for (const Packet& packet : burst)
+  for (const Packet& packet : burst) {
+    __builtin_prefetch(engine_.peer(packet.session->peer.slot).endpoint.load(std::memory_order_relaxed));
     open_jobs_[jobs++] = {.key = packet.session->receive_key,
                           .counter = packet.counter,
                           .source = packet.data + kDataHeaderSize,
                           .length = packet.length - static_cast<std::uint32_t>(kDataHeaderSize),
                           .destination = packet.data + kDataHeaderSize,
                           .authentic = false};
+  }
   if (jobs == 0) return;
   engine_.aead().open(open_jobs_.data(), jobs);
   std::size_t job = 0;
@@ -211,12 +211,11 @@ void Worker::follow(Session& session, PeerState& peer, const Packet& packet) {
 // What the timers of wg §6 want to know of reception; control reads it when one is due.
 void Worker::heard(Session& session, PeerState& peer, bool data) {
   auto& times = peer.receive;
-  times.last_received.store(ns(now_), std::memory_order_relaxed);
-  peer.send.unanswered_since.store(0, std::memory_order_relaxed);
+  note(times.last_received, now_ms_);
+  note(peer.send.unanswered_since, 0);
   if (data) {
-    times.last_data_received.store(ns(now_), std::memory_order_relaxed);
-    if (times.keepalive_owed_since.load(std::memory_order_relaxed) == 0)
-      times.keepalive_owed_since.store(ns(now_), std::memory_order_relaxed);
+    note(times.last_data_received, now_ms_);
+    if (times.keepalive_owed_since.load(std::memory_order_relaxed) == 0) note(times.keepalive_owed_since, now_ms_);
     arm_timers(peer);
   }
   // P44: an initiator whose key is about to end while it only receives asks for a new one, once.

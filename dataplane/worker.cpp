@@ -24,6 +24,7 @@ Work Worker::step(Instant now) {
   engine_.grace().online(number_);  // from here to offline() nothing we can see is freed
   settings_ = &engine_.settings();
   now_ = now;
+  now_ms_ = ns(now) / 1'000'000 * 1'000'000;
   worked_ = false;
 
   take_orders();                     //    what control left for us: handshake messages, keys that became ready

@@ -97,6 +97,7 @@ class Worker {
   Port* inner_;
   const Settings* settings_ = nullptr;  // of this step
   Instant now_{};                       // of this step
+  std::int64_t now_ms_ = 0;             // the same for timestamps: ns, in whole milliseconds
   Staging staging_;
   IcmpLimiter icmp_;
   bool worked_ = false;  // in this step
@@ -118,6 +119,7 @@ class Worker {
   // One call of the AEAD: a job a packet. One group a session: its packets' numbers are taken at once.
   struct Group {
     Session* session;
+    PeerState* peer;
     std::uint64_t first;    // number of its first packet
     std::uint64_t granted;  // how many numbers it got
     std::uint64_t octets;

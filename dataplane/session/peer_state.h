@@ -1,10 +1,11 @@
 // peer_state.h: a peer as workers see it. Control owns the slot; a (slot, generation) pair never comes back.
 //
 //   line 0  written by control, read by every worker once a burst and peer
-//   line 1  what timers need to know of sending:   written by whoever sends
-//   line 2  what timers need to know of receiving: written by whoever receives
+//   line 1  what timers need to know of sending and receiving: written by whoever sends and whoever receives, and only
+//           when it changes
 //
-// Timestamps are ns of the engine's clock, 0 for never. They are relaxed: a timer that reads a stale one is late by a
+// Timestamps are ns of the engine's clock in whole milliseconds, 0 for never: so that a thousand packets a millisecond,
+// and workers that share a peer, write the line once. They are relaxed: a timer that reads a stale one is late by a
 // burst.
 #pragma once
 #include <atomic>
@@ -38,12 +39,12 @@ struct alignas(kCacheLine) PeerState {
   std::atomic<bool> timers_armed{false};      // idle to active is one event; control clears it
   std::atomic<std::uint32_t> live{0};         // 0: the slot is free
 
-  struct alignas(kCacheLine) {
+  alignas(kCacheLine) struct {
     std::atomic<std::int64_t> last_sent{0};         // anything authenticated
     std::atomic<std::int64_t> last_data_sent{0};    // not a keepalive
     std::atomic<std::int64_t> unanswered_since{0};  // first data sent since anything was received
   } send;
-  struct alignas(kCacheLine) {
+  struct {
     std::atomic<std::int64_t> last_received{0};         // anything authenticated
     std::atomic<std::int64_t> last_data_received{0};    // not a keepalive
     std::atomic<std::int64_t> keepalive_owed_since{0};  // first data received since anything was sent
@@ -77,6 +78,13 @@ struct alignas(kCacheLine) PeerState {
   }
 };
 
+static_assert(sizeof(PeerState) == 2 * kCacheLine);
+
 inline std::int64_t ns(Instant instant) { return instant.time_since_epoch().count(); }
+
+// Notes a time, or 0 for never, without making the line dirty for what it says already.
+inline void note(std::atomic<std::int64_t>& time, std::int64_t at) {
+  if (time.load(std::memory_order_relaxed) != at) time.store(at, std::memory_order_relaxed);
+}
 
 }  // namespace wireplane

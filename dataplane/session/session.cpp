@@ -7,12 +7,13 @@
 #include <type_traits>
 
 #include "dataplane/base/check.h"
+#include "dataplane/base/zero_pages.h"
 
 namespace wireplane {
 
 static_assert(std::is_standard_layout_v<Session>,
               "the arena is read by a successor process: plain octets, no pointers");
-static_assert(offsetof(Session, sent) % kCacheLine == 0 && offsetof(Session, received) % kCacheLine == 0);
+static_assert(offsetof(Session, sent) == kCacheLine && offsetof(Session, received) == 2 * kCacheLine);
 
 SessionArena::SessionArena(std::size_t slots) : slots_{slots}, mapped_{slots * sizeof(Session)} {
   // A memfd, so that its pages can be handed over by descriptor; sealed against nothing yet, closed on exec.
@@ -24,6 +25,7 @@ SessionArena::SessionArena(std::size_t slots) : slots_{slots}, mapped_{slots * s
     if (memfd_ >= 0) ::close(memfd_);
     throw std::bad_alloc{};
   }
+  wish_for_huge_pages(memory, mapped_);
   ::madvise(memory, mapped_, MADV_DONTDUMP);
   ::madvise(memory, mapped_, MADV_DONTFORK);  // a child never holds keys
   locked_ = ::mlock2(memory, mapped_, MLOCK_ONFAULT) == 0;

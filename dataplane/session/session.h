@@ -1,10 +1,12 @@
 // session.h: one keypair of one peer, and the arena all of them live in.
 //
-//   line 0  receive key                                   } written by control before the table entry is stored,
-//   line 1  who, when, our receiver index                 } immutable until nobody can see it
-//   line 2  send key                                      }
-//   line 3  send counter and what was sent: any worker, at most one locked instruction a burst for each
-//   line 4+ the receive side: the owner alone
+//   line 0  receive key, who, when        written by control before the table entry is stored, then immutable
+//   line 1  send key, who, when, and the  keys likewise; counters: any worker, at most one locked instruction a burst
+//           counters of what was sent     for each
+//   line 2+ the receive side              the owner alone
+//
+// A packet received touches line 0, line 2 and the window's word, a packet sent line 1: a relay with many sessions
+// waits for little else.
 //
 // spec: wg §5.4.5 (transport keys), §5.4.6 (counters). The arena is pointer-free and versioned, in a locked, undumped
 // memfd: no copy of a send counter exists elsewhere, so that a successor process can take it over without using one
@@ -24,31 +26,34 @@
 namespace wireplane {
 
 struct alignas(kCacheLine) Session {
+  // line 0: who receives
   std::uint8_t receive_key[SecretKey::kSize];
-  std::uint8_t unused_[kCacheLine - SecretKey::kSize];
-
+  std::int64_t created;  // ns of the engine's clock
   PeerId peer;
   Serial serial;                       // of the peer's keypairs: the greater, the newer
   SessionSlot slot;                    // its own place
   ReceiverIndex self;                  // found by
-  ReceiverIndex remote;                // sent with
-  std::int64_t created;                // ns of the engine's clock
   bool initiator;                      // only the initiator rekeys by time (P44)
   std::atomic<bool> rekey_asked_late;  // the initiator asks once more at 165 s of receiving (P44)
 
-  alignas(kCacheLine) std::uint8_t send_key[SecretKey::kSize];
-
-  struct alignas(kCacheLine) {
+  // line 1: who sends
+  struct alignas(kCacheLine) Sent {
+    std::uint8_t key[SecretKey::kSize];
     std::atomic<std::uint64_t> counter;  // the next to be used (P31: starts at 0, 64 bits)
     std::atomic<std::uint64_t> octets;   // of UDP payload
+    std::int64_t created;                // as above: a packet on its way out touches this line alone
+    ReceiverIndex remote;                // of the peer's session
+    bool initiator;                      // as above
+    [[nodiscard]] Duration age(Instant now) const { return Duration{ns_of(now) - created}; }
   } sent;
 
-  struct alignas(kCacheLine) {
+  // line 2 and on: what the owner has received. The endpoint stands last: packets touch it only while the peer moves.
+  struct alignas(kCacheLine) Received {
     std::atomic<std::uint64_t> octets;  // of UDP payload; stored by the owner, read by control
     bool confirmed;                     // a packet was accepted: the responder's session may send (P24)
-    Endpoint posted;                    // last roaming candidate that control was told of,
-    std::uint32_t posted_against;       // and the version of the peer's endpoint it differed from
     ReplayWindow window;
+    Endpoint posted;               // last roaming candidate that control was told of,
+    std::uint32_t posted_against;  // and the version of the peer's endpoint it differed from
   } received;
 
   [[nodiscard]] Duration age(Instant now) const { return Duration{ns_of(now) - created}; }

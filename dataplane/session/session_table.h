@@ -9,10 +9,10 @@
 #include <atomic>
 #include <bit>
 #include <cstdint>
-#include <memory>
 
 #include "dataplane/base/check.h"
 #include "dataplane/base/types.h"
+#include "dataplane/base/zero_pages.h"
 
 namespace wireplane {
 
@@ -23,7 +23,8 @@ inline unsigned bucket(ReceiverIndex index) { return index.raw() & (kBuckets - 1
 class SessionTable {
  public:
   explicit SessionTable(std::size_t capacity)  // a power of two, at least twice the sessions it shall hold
-      : words_{std::make_unique<std::atomic<std::uint64_t>[]>(capacity)},
+      : pages_{capacity * sizeof(*words_)},
+        words_{static_cast<std::atomic<std::uint64_t>*>(pages_.get())},
         mask_{static_cast<std::uint32_t>(capacity - 1)} {
     WG_CHECK(std::has_single_bit(capacity) && capacity <= (1u << (32 - kBucketBits)));
   }
@@ -46,7 +47,8 @@ class SessionTable {
   [[nodiscard]] std::size_t capacity() const { return std::size_t{mask_} + 1; }
 
  private:
-  std::unique_ptr<std::atomic<std::uint64_t>[]> words_;
+  ZeroPages pages_;
+  std::atomic<std::uint64_t>* words_;
   const std::uint32_t mask_;
 };
 
