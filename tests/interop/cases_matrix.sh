@@ -3,7 +3,7 @@
 # shellcheck disable=SC2154,SC2034  # lab_dir, lab_logs: lab.sh; limit: run.sh
 
 # Who initiated rekeys after 120 s, no echo is lost: all implementations in both roles at once; then their passive keepalives.
-limit[matrix_rekey]=230
+limit[matrix_rekey]=280
 case_matrix_rekey() { # (initiators are inside IPv4, responders inside IPv6, so that the one guest can be both)
   local name
   rekey_world
@@ -11,12 +11,14 @@ case_matrix_rekey() { # (initiators are inside IPv4, responders inside IPv6, so 
   cp "$lab_logs/watch.log" "$lab_logs/watch-first.log"
   : >"$lab_logs/watch.log"
   local -A pings=() first=()
+  local answers=$(($(replies_to relay) + 620 * ${#everybody[@]})) # ping gives up on late ones, the kernel counts them
   for name in "${everybody[@]}"; do
     first[$name]=$(handshake_of relay "$name")
     at relay busybox ping -q -c 620 -i 0.2 -W 10 "${inner[$name]}" >"$lab_logs/ping-$name.log" 2>&1 &
     pings[$name]=$!
   done
   for name in "${everybody[@]}"; do wait "${pings[$name]}" || :; done
+  if wait_for 10 has_replies relay "$answers"; then answers=all; fi
   for row in "${present[@]}"; do
     cell "rekeys as initiator" rekeyed "${called[$row]}-i" "${place[${called[$row]}-i]}" "$us"
     cell "is rekeyed as responder" rekeyed "${called[$row]}-r" "$us" "${place[${called[$row]}-r]}"
@@ -97,7 +99,7 @@ guest_joins() { # NUMBER
 }
 rekeyed() { # NAME INITIATOR RESPONDER, as watch.log calls them
   grep 'packet loss' "$lab_logs/ping-$1.log"
-  check "620 echoes over 124 s, none lost" grep -q ' 0% packet loss' "$lab_logs/ping-$1.log"
+  [[ $answers == all ]] || check "620 echoes over 124 s, none lost" grep -q ' 0% packet loss' "$lab_logs/ping-$1.log"
   check "the handshake is a new one" test "$(handshake_of relay "$1")" -ge $((first[$1] + 115))
   check "begun by who began the first" seen "$2 $3 initiation"
   check "and by nobody else" not seen "$3 $2 initiation"
@@ -121,7 +123,7 @@ all_said() {
 }
 
 # Through the relay from each implementation to each other one: echoes of all sizes, both inner families, and 3 MB over TCP.
-limit[matrix_pairs]=150
+limit[matrix_pairs]=200
 case_matrix_pairs() {
   gather
   local hosts=(relay) back=() row name number=1

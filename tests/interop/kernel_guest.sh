@@ -95,7 +95,7 @@ guest_boot() { # HOST WORDS-OF-ITS-COMMAND-LINE [QEMU-ARGUMENTS...]
     -smp 1 -m 128 -nodefaults -no-user-config -display none -no-reboot -kernel "$guest_dir/vmlinux" -initrd "$guest_dir/initrd.cpio" \
     -append "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on tsc_early_khz=$khz tsc=reliable $words" \
     -serial "file:$lab_logs/guest-console.log" -netdev tap,id=n0,ifname=tap0,script=no,downscript=no -device virtio-net-device,netdev=n0,csum=off "$@"
-  wait_for 40 grep -q 'guest: ready' "$lab_logs/guest-console.log" || {
+  wait_for 90 grep -q 'guest: ready' "$lab_logs/guest-console.log" || {
     tail -n 20 "$lab_logs/guest-console.log" "$lab_logs/qemu.log"
     fail "the guest did not come up"
   }
@@ -109,7 +109,7 @@ guest_on_lan() {
   at switch ip link set manage up
   guest_boot switch guest.manage=169.254.77.2/30 \
     -netdev tap,id=n1,ifname=manage,script=no,downscript=no -device virtio-net-device,netdev=n1,mac=52:54:00:00:00:4d
-  wait_for 20 guest_do true || fail "the guest's shell does not answer"
+  wait_for 30 guest_do true || fail "the guest's shell does not answer"
 }
 guest_do() {
   local out
