@@ -4,6 +4,7 @@
 #include <rte_errno.h>
 #include <rte_lcore.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
@@ -150,6 +151,23 @@ std::size_t MempoolBuffers::take(Buffer** out, std::size_t count) {
     for (unsigned i = 0; i < some; ++i) out[taken++] = buffer_of(static_cast<rte_mbuf*>(objects[i]));
   }
   return taken;
+}
+
+std::size_t MempoolBuffers::give_back_lost(const std::vector<std::uint64_t>& places) {
+  const rte_mempool_memhdr* memory = STAILQ_FIRST(&pool_->mem_list);
+  const auto begin = reinterpret_cast<std::uintptr_t>(memory->addr);
+  const std::uintptr_t base = begin & ~(static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE)) - 1);
+  const std::size_t element = pool_->header_size + pool_->elt_size + pool_->trailer_size;
+  std::size_t given = 0;
+  for (const std::uint64_t place : places) {
+    const std::uintptr_t object = base + place + pool_->header_size;
+    if (place >= memory->len || object < begin + pool_->header_size || object + element > begin + memory->len) continue;
+    auto* mbuf = reinterpret_cast<rte_mbuf*>(object);
+    if (mbuf->pool != pool_ || buffer_of(mbuf)->native != mbuf) continue;  // not where we thought
+    rte_mempool_put(pool_, mbuf);
+    ++given;
+  }
+  return given;
 }
 
 void MempoolBuffers::give(Buffer* const* buffers, std::size_t count) {

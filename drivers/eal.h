@@ -36,6 +36,10 @@ class MempoolBuffers final : public BufferPool {
   [[nodiscard]] std::size_t available() const override { return rte_mempool_avail_count(pool_); }
   [[nodiscard]] std::size_t data_room() const override { return data_room_; }
 
+  // Buffers that a driver has lost, by their place in the pool's memory as af_xdp counts it: back into the pool. How
+  // many there were.
+  std::size_t give_back_lost(const std::vector<std::uint64_t>& places);
+
   [[nodiscard]] rte_mempool* native() const { return pool_; }
   [[nodiscard]] static Buffer* buffer_of(rte_mbuf* mbuf) { return static_cast<Buffer*>(rte_mbuf_to_priv(mbuf)); }
   [[nodiscard]] static rte_mbuf* mbuf_of(const Buffer* buffer) { return static_cast<rte_mbuf*>(buffer->native); }

@@ -151,7 +151,10 @@ Status EthdevBody::plug_in() {
     state->ports.push_back(std::move(*port));
     if (!filtered) continue;
     for (const int fd : XdpFilter::sockets())
-      if (std::ranges::find(before, fd) == before.end()) sockets.push_back(fd);
+      if (std::ranges::find(before, fd) == before.end()) {
+        sockets.push_back(fd);
+        state->ports.back()->watch(XdpFillRing::map(fd));
+      }
     before = XdpFilter::sockets();
   }
   const DpdkPort& first = *state->ports.front();

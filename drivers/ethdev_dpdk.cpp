@@ -59,18 +59,25 @@ Result<std::unique_ptr<DpdkPort>> DpdkPort::open(const std::string& device, cons
     if (rte_eth_dev_get_port_by_name(name.c_str(), &id) != 0)
       return Error{"DPDK device \"" + device + "\" is no network device", ENODEV};
   }
-  std::unique_ptr<DpdkPort> port{new DpdkPort{id, name}};
+  std::unique_ptr<DpdkPort> port{new DpdkPort{id, name, pool}};
   const Status configured = port->configure(options, pool);
   if (!configured) return configured.error();
   return port;
 }
 
 DpdkPort::~DpdkPort() {
+  rte_mbuf* frames[64];  // what is there already is lost with the device; its buffers are not
+  while (ring_)
+    if (const std::uint16_t count = rte_eth_rx_burst(id_, 0, frames, std::size(frames)); count != 0)
+      rte_pktmbuf_free_bulk(frames, count);
+    else
+      break;
   rte_eth_dev_stop(id_);
   rte_eth_dev_info info;
   const bool known = rte_eth_dev_info_get(id_, &info) == 0;
   rte_eth_dev_close(id_);
   if (known && info.device != nullptr) rte_dev_remove(info.device);
+  if (ring_) pool_.give_back_lost(ring_->addresses());
 }
 
 Status DpdkPort::configure(const EthdevOptions& options, MempoolBuffers& pool) {

@@ -18,6 +18,7 @@
 #include "dataplane/base/ring.h"
 #include "drivers/eal.h"
 #include "drivers/ethdev.h"
+#include "drivers/ethdev_xdp.h"
 #include "drivers/neighbours.h"
 #include "drivers/published.h"
 
@@ -34,6 +35,8 @@ class DpdkPort {
   DpdkPort(const DpdkPort&) = delete;
   DpdkPort& operator=(const DpdkPort&) = delete;
 
+  void watch(XdpFillRing ring) { ring_.emplace(std::move(ring)); }  // of an af_xdp device: whose buffers it would lose
+
   [[nodiscard]] std::uint16_t id() const { return id_; }
   [[nodiscard]] std::uint16_t queues() const { return queues_; }
   [[nodiscard]] bool sends(std::uint64_t offload) const { return (configuration_.txmode.offloads & offload) != 0; }
@@ -41,7 +44,7 @@ class DpdkPort {
   [[nodiscard]] std::uint64_t hashes() const { return hashes_; }  // RTE_ETH_RSS_*; 0: the device does not spread
 
  private:
-  DpdkPort(std::uint16_t id, std::string name) : id_{id}, name_{std::move(name)} {}
+  DpdkPort(std::uint16_t id, std::string name, MempoolBuffers& pool) : id_{id}, name_{std::move(name)}, pool_{pool} {}
   Status configure(const EthdevOptions& options, MempoolBuffers& pool);
   Status start(const EthdevOptions& options, MempoolBuffers& pool, const rte_eth_dev_info& info);
   [[nodiscard]] bool can_interrupt() const;
@@ -51,6 +54,8 @@ class DpdkPort {
   bool interrupts_ = false;
   std::uint64_t hashes_ = 0;
   std::string name_;
+  MempoolBuffers& pool_;
+  std::optional<XdpFillRing> ring_;
   rte_eth_conf configuration_{};
 };
 

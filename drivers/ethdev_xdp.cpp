@@ -5,7 +5,9 @@
 #include <bpf/libbpf.h>
 #include <linux/bpf.h>
 #include <linux/if_link.h>
+#include <linux/if_xdp.h>
 #include <net/if.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -13,6 +15,7 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <utility>
 
 namespace wireplane {
 namespace {
@@ -202,6 +205,57 @@ Status XdpFilter::take(std::uint16_t port) {
   if (const int outcome = ::bpf_xdp_attach(static_cast<int>(interface_), loaded.get(), mode, nullptr); outcome != 0)
     return failed("attaching it", -outcome);
   return Nothing{};
+}
+
+// ---- the fill ring
+
+XdpFillRing XdpFillRing::map(int socket) {
+  XdpFillRing ring;
+  xdp_mmap_offsets offsets{};
+  socklen_t length = sizeof offsets;
+  if (::getsockopt(socket, SOL_XDP, XDP_MMAP_OFFSETS, &offsets, &length) != 0 || length != sizeof offsets) return ring;
+  ring.producer_ = offsets.fr.producer;
+  ring.consumer_ = offsets.fr.consumer;
+  ring.descriptors_ = offsets.fr.desc;
+  for (std::size_t entries = 16'384; entries >= 64; entries /= 2) {  // the kernel does not say; it refuses too many
+    const std::size_t size = offsets.fr.desc + entries * sizeof(std::uint64_t);
+    void* memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, socket, XDP_UMEM_PGOFF_FILL_RING);
+    if (memory == MAP_FAILED) continue;
+    ring.memory_ = static_cast<std::uint8_t*>(memory);
+    ring.size_ = size;
+    ring.entries_ = entries;
+    break;
+  }
+  return ring;
+}
+
+XdpFillRing::XdpFillRing(XdpFillRing&& from) noexcept { *this = std::move(from); }
+XdpFillRing& XdpFillRing::operator=(XdpFillRing&& from) noexcept {
+  std::swap(memory_, from.memory_);
+  std::swap(size_, from.size_);
+  std::swap(entries_, from.entries_);
+  std::swap(producer_, from.producer_);
+  std::swap(consumer_, from.consumer_);
+  std::swap(descriptors_, from.descriptors_);
+  return *this;
+}
+XdpFillRing::~XdpFillRing() {
+  if (memory_ != nullptr) ::munmap(memory_, size_);
+}
+
+std::vector<std::uint64_t> XdpFillRing::addresses() const {
+  std::vector<std::uint64_t> found;
+  if (memory_ == nullptr) return found;
+  std::uint32_t from = 0, to = 0;
+  std::memcpy(&from, memory_ + consumer_, sizeof from);
+  std::memcpy(&to, memory_ + producer_, sizeof to);
+  if (to - from > entries_) return found;  // not what we think it is
+  for (; from != to; ++from) {
+    std::uint64_t address = 0;
+    std::memcpy(&address, memory_ + descriptors_ + from % entries_ * sizeof address, sizeof address);
+    found.push_back(address);
+  }
+  return found;
 }
 
 }  // namespace wireplane

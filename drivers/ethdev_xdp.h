@@ -36,4 +36,21 @@ class XdpFilter {
   FileDescriptor map_;  // queue -> socket
 };
 
+// The buffers that a socket's fill ring holds: DPDK's driver puts 2,048 of the engine's there and forgets them when it
+// closes the device. A view of the ring, kept from when the socket was young: later the kernel does not show it any
+// more.
+class XdpFillRing {
+ public:
+  [[nodiscard]] static XdpFillRing map(int socket);
+  XdpFillRing(XdpFillRing&& from) noexcept;
+  XdpFillRing& operator=(XdpFillRing&& from) noexcept;
+  ~XdpFillRing();
+  [[nodiscard]] std::vector<std::uint64_t> addresses() const;  // within the socket's memory; of a closed socket only
+
+ private:
+  XdpFillRing() = default;
+  std::uint8_t* memory_ = nullptr;  // null: nothing is known
+  std::size_t size_ = 0, entries_ = 0, producer_ = 0, consumer_ = 0, descriptors_ = 0;
+};
+
 }  // namespace wireplane

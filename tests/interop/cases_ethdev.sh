@@ -316,6 +316,31 @@ case_ethdev_jumbo() {
 }
 
 
+# Outer datagrams in pieces, of both families, through an XDP filter: put together again.
+limit[ethdev_fragments]=60
+case_ethdev_fragments() {
+  needs_ethdev
+  alice_and_relay
+  { interface alice 2 51821 && peer relay "$everyone" 192.0.2.1:51820; } >"$lab_dir/alice.conf"
+  {
+    interface relay 1 51820
+    engine "Outer = net_af_xdp0,iface=to-alice"
+    peer alice "10.77.0.2/32, fd77::2/128"
+  } >"$lab_dir/relay.conf"
+  no_offloads
+  at alice ip route replace 192.0.2.0/24 dev to-relay src 192.0.2.2 mtu 600
+  at alice ip -6 route replace 2001:db8:1::/64 dev to-relay proto kernel metric 256 mtu 1280
+  relay_up relay "$lab_dir/relay.conf"
+  peer_up alice "$lab_dir/alice.conf"
+  check "first echo" wait_for 15 echo_from alice 10.77.0.1
+  check "datagrams in three pieces, IPv4" no_loss alice 10.77.0.1 100 0.01 -s 1372
+  check "they were pieces" [ "$(at alice nstat -asz IpFragCreates | awk '/Frag/ { print $2 }')" -ge 300 ]
+  at alice wg set alice peer "$(public relay)" endpoint "[2001:db8:1::1]:51820"
+  check "datagrams in two pieces, IPv6" no_loss alice 10.77.0.1 100 0.01 -s 1372
+  check "they were pieces" [ "$(at alice nstat -asz Ip6FragCreates | awk '/Frag/ { print $2 }')" -ge 200 ]
+  check "none was refused" [ "$(drop_count outer_fragment)" == 0 ]
+}
+
 # A link goes down and comes back, and goes altogether and comes back as another, while packets flow. What runs goes on;
 # what is lost is counted and told; traffic returns. $1: the device
 link_comes_and_goes() {
@@ -334,7 +359,7 @@ link_comes_and_goes() {
   at relay ip -6 address replace 2001:db8::1/64 dev lan nodad # which the kernel took away
   check "traffic returns when the link is up" wait_for 10 echo_from alice 10.77.0.3
   check "and nothing is lost then" no_loss bob 10.77.0.2 50 0.01 # bob's own replies, beside the flow
-  local round
+  local round used=()
   for round in 1 2; do
     at relay ip link del lan
     sleep 0.3
@@ -346,8 +371,10 @@ link_comes_and_goes() {
     at relay ethtool -K lan tx off tso off gso off gro off >/dev/null 2>&1 || :
     at relay ip link set lan up
     check "traffic returns over another link of that name, $round" wait_for 15 echo_from alice 10.77.0.3
-    say "buffers in use: $(at relay "$WIREPLANE_RELAY" show relay --json | jq -c '.engine.tables')"
+    used+=("$(at relay "$WIREPLANE_RELAY" show relay --json | jq '.engine.tables[] | select(.name == "buffers").used')")
   done
+  say "buffers in use: ${used[*]}"
+  check "no buffers are lost with a link" [ "${used[1]}" -lt $((used[0] + 600)) ] # a receive ring has 2048
   check "and nothing is lost then" no_loss bob 10.77.0.2 100 0.01
   halt flow KILL
   check "also at full size" no_loss bob 10.77.0.2 20 0.01 -s 1372

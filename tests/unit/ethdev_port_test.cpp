@@ -591,6 +591,68 @@ TEST(EthdevPort, SharesAVethWithTheKernel) {
   device.reset();
 }
 
+// Goal: the first datagram to a neighbour that nobody knows yet is not lost: it waits for the answer, and is counted as
+// sent when it leaves. One whose neighbour never answers is dropped after a while, counted.
+// Method: af_packet over veth; one datagram each, never sent again; control's clock runs ahead of the world's.
+TEST(EthdevPort, TheFirstDatagramWaitsForItsNeighbour) {
+  WG_MODULE_OR_SKIP();
+  Veth veth;
+  if (!veth.left) GTEST_SKIP() << veth.left.why_not();
+  ASSERT_TRUE(veth.ok);
+  EthdevSetOptions options = small_set();
+  options.outer.emplace();
+  options.outer->device = kAfPacket;
+  options.outer->listen_port = 51820;
+  auto set = open_set_or_fail(options);
+  ASSERT_TRUE(set);
+  auto device = set->take_outer();
+  {
+    TestWorker wp;
+    veth.right.enter();
+    auto peer = UdpDevice::open({.listen_port = 7000});
+    ASSERT_TRUE(peer);
+    veth.left.enter();
+    DpdkWorker w{set->pool()};
+    Port& port = device->queue(0);
+    Duration ahead{};
+    const auto turn = [&] {
+      const Duration now{std::chrono::steady_clock::now().time_since_epoch()};
+      static_cast<void>(set->poll(Instant{now + ahead}));
+      port.receive(w.burst, w.context);
+      w.clear();
+    };
+    turn();
+    const auto targets = std::to_array<Endpoint>(
+        {endpoint_of(kB4, 7000), endpoint_of(kB6, 7000), endpoint_of(ipv4(198, 51, 100, 2), 7000)});
+    for (const Endpoint& to : targets) w.put(std::vector<std::uint8_t>{9, 8, 7}, &to);
+    const std::size_t at_once = port.send(w.burst, w.context);
+    EXPECT_EQ(port.waiting() + at_once, targets.size());
+    for (int i = 0; i < 300 && wp.burst.size() < targets.size(); ++i) {
+      turn();
+      ::usleep(10'000);
+      (*peer)->queue(0).receive(wp.burst, wp.context);
+    }
+    EXPECT_EQ(wp.burst.size(), targets.size());
+    EXPECT_EQ(port.waiting(), 0u);
+    EXPECT_EQ(w.counters.outer_out.get() + at_once, targets.size());
+    EXPECT_EQ(w.drops(Drop::kOuterUnreachable), 0u);
+
+    const Endpoint silent = endpoint_of(ipv4(192, 0, 2, 77), 7000);
+    w.put(std::vector<std::uint8_t>{1}, &silent);
+    EXPECT_EQ(port.send(w.burst, w.context), 0u);
+    EXPECT_EQ(port.waiting(), 1u);
+    ahead = 2s;
+    turn();
+    EXPECT_EQ(port.waiting(), 1u);
+    ahead = 4s;
+    turn();
+    turn();
+    EXPECT_EQ(port.waiting(), 0u);
+    EXPECT_EQ(w.drops(Drop::kOuterUnreachable), 1u);
+  }
+  device.reset();
+}
+
 // ---- memif: two processes, one the child of the other
 
 constexpr const char* kMemifEnvironment = "WIREPLANE_TEST_MEMIF";
