@@ -10,6 +10,11 @@ namespace wireplane {
 namespace {
 
 constexpr int kPortTries = 64;
+// The packaged lwIP is compiled for windows of 64 KiB, which a path of 50 ms would fill with 10 Mbit/s. What its
+// formats allow is more: twice that to receive (its window scale is 1), and three times to send (180 segments may be
+// queued).
+constexpr tcpwnd_size_t kReceiveWindow = std::max<tcpwnd_size_t>(TCP_WND, 0xffffu << TCP_RCV_SCALE);
+constexpr tcpwnd_size_t kSendBuffer = 3 * TCP_SND_BUF;
 constexpr std::size_t kWriteAtOnce = 16 * 1024;  // lwIP takes all of it or nothing
 
 TcpState& state_of(void* arg) { return *static_cast<TcpState*>(arg); }
@@ -36,7 +41,8 @@ err_t on_received(void* arg, tcp_pcb* pcb, pbuf* octets, err_t) {
     tcp.let_go();
     return ERR_ABRT;
   }
-  if (tcp.remote_finished && tcp.we_finished) {  // it rests now, and lwIP tells nobody when that ends
+  if (tcp.remote_finished && tcp.we_finished &&
+      tcp.pcb != nullptr) {  // it rests now, and lwIP tells nobody when that ends
     forget(pcb);
     tcp_close(pcb);
     tcp.pcb = nullptr;
@@ -62,10 +68,30 @@ void on_failure(void* arg, err_t why) {  // lwIP has freed its half
   tcp.stack->has_news(tcp);
 }
 
+// A connection has been made: whether the peer scales windows is known.
+void widen(tcp_pcb* pcb) {
+  if ((pcb->flags & TF_WND_SCALE) == 0 || kReceiveWindow <= TCP_WND) return;
+  pcb->rcv_wnd += kReceiveWindow - TCP_WND;
+  tcp_update_rcv_ann_wnd(pcb);
+}
+
+// Octets were read: as tcp_recved(), for a wider window.
+void open_window(tcp_pcb* pcb, std::size_t count) {
+  const tcpwnd_size_t most = (pcb->flags & TF_WND_SCALE) != 0 ? kReceiveWindow : TCPWND_MIN16(TCP_WND);
+  pcb->rcv_wnd = static_cast<tcpwnd_size_t>(std::min<std::size_t>(pcb->rcv_wnd + count, most));
+  if (tcp_update_rcv_ann_wnd(pcb) < most / 4) return;  // else the peer hears of it with the next acknowledgement
+  tcp_ack_now(pcb);
+  tcp_output(pcb);
+}
+
+// lwIP takes a window that is not its own full one for octets that were not read, of which the peer is told by a reset.
+void prepare_close(TcpState& tcp) { tcp.pcb->rcv_wnd = tcp.unread.empty() ? TCP_WND_MAX(tcp.pcb) : 0; }
+
 err_t on_connected(void* arg, tcp_pcb* pcb, err_t) {
   if (arg == nullptr) return ERR_OK;
   TcpState& tcp = state_of(arg);
   tcp.connected = true;
+  widen(pcb);
   tcp.stack->has_news(tcp);
   if (tcp.we_finished) tcp_shutdown(pcb, 0, 1);  // finish() was called before
   return ERR_OK;
@@ -78,6 +104,8 @@ void adopt(TcpState& tcp, tcp_pcb* pcb) {
   tcp_sent(pcb, on_sent);
   tcp_err(pcb, on_failure);
   tcp_nagle_disable(pcb);
+  pcb->snd_buf += kSendBuffer - TCP_SND_BUF;
+  pcb->ssthresh = kSendBuffer;
 }
 
 err_t on_arrived(void* arg, tcp_pcb* pcb, err_t why) {
@@ -97,6 +125,7 @@ err_t on_arrived(void* arg, tcp_pcb* pcb, err_t why) {
     listener.arrived.push_back(tcp);
     stack.add(tcp);
     adopt(*tcp, pcb);
+    widen(pcb);
     stack.has_news(listener);
   } catch (const std::bad_alloc&) {
     ++stack.counted.no_memory;
@@ -267,11 +296,7 @@ Result<std::size_t> TcpSocket::read(std::span<std::uint8_t> into) {
     tcp.unread.pop_front();
     pbuf_free(first);
   }
-  for (std::size_t left = done; tcp.pcb != nullptr && left != 0;) {  // opens the peer's window
-    const u16_t some = static_cast<u16_t>(std::min<std::size_t>(left, 0xffff));
-    tcp_recved(tcp.pcb, some);
-    left -= some;
-  }
+  if (done != 0 && tcp.pcb != nullptr) open_window(tcp.pcb, done);
   if (done != 0) return done;
   if (tcp.remote_finished) return std::size_t{0};
   if (tcp.failure) return *tcp.failure;
@@ -324,6 +349,7 @@ void TcpSocket::close() {
   IpStackState& stack = *tcp.stack;
   stack.pass_time();
   if (tcp.pcb != nullptr) {
+    prepare_close(tcp);
     tcp_pcb* pcb = std::exchange(tcp.pcb, nullptr);
     forget(pcb);
     if (tcp_close(pcb) != ERR_OK) tcp_abort(pcb);
