@@ -11,3 +11,9 @@ target_link_libraries(wireplane_ip_shared PUBLIC wireplane_shared PRIVATE wirepl
 set_target_properties(wireplane_ip_shared PROPERTIES OUTPUT_NAME wireplane-ip VERSION ${PROJECT_VERSION} SOVERSION 0
   LINK_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/ip_stack.map)
 target_link_options(wireplane_ip_shared PRIVATE "LINKER:--version-script=${CMAKE_CURRENT_LIST_DIR}/ip_stack.map" LINKER:--no-undefined)
+
+# Installed beside libwireplane (package.cmake): `pkg-config wireplane-ip`.
+install(TARGETS wireplane_ip_shared LIBRARY COMPONENT embed NAMELINK_COMPONENT embed)
+install(FILES ${CMAKE_CURRENT_LIST_DIR}/ip_stack.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/wireplane/control/embed COMPONENT embed)
+configure_file(${CMAKE_CURRENT_LIST_DIR}/ip_stack.pc.in ${CMAKE_CURRENT_BINARY_DIR}/wireplane-ip.pc @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/wireplane-ip.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT embed)
