@@ -119,7 +119,13 @@ said_to_cookie() { [[ $(head -n 1 "$lab_dir/said-to-cookie") == "$1" ]]; }
 up_to_three_times() { # a load that came a moment late is tried again
   local try
   for try in 1 2 3; do
-    if (set -e; lab_pids=(); trap 'tidy_cell' EXIT; "$@") then return 0; fi
+    (
+      lab_pids=()
+      trap 'tidy_cell' EXIT
+      set -e
+      "$@"
+    ) &
+    if wait $!; then return 0; fi # (not `if (...)`: there a failed command would not end it)
     say "try $try failed"
   done
   return 1

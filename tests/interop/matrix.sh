@@ -92,7 +92,7 @@ CONF
     wg setconf $1 /tmp/$1.conf
     for address in $(conf_value "$2" Address); do ip address add \$address dev $1; done
     ip link set mtu 1420 up dev $1
-    for allowed in \$(wg show $1 allowed-ips | cut -f2-); do ip route replace \$allowed dev $1 || :; done" || fail "the guest's device: $(<"$2")"
+    for allowed in \$(wg show $1 allowed-ips | cut -f2-); do ip route replace \$allowed dev $1 || :; done" || fail "the guest's device $1"
 }
 matrix_world() { # IMPLEMENTATION, at the place of alice
   implementation[alice]=$1 row=$1 cells_failed=() cell_end=tidy_cell
@@ -146,4 +146,4 @@ passes() {
       busybox ping -q -c 1 -W 10 -s $size $address >/dev/null || { echo "lost: $size B to $address"; exit 1; }
     done; done; done' passes "${@:2}"
 }
-all_sizes=(0 1 56 1000 1372 1392 3000) # 1372 and 1392 fill the MTU of 1420 in IPv6 and IPv4; the next size is of the other's fragments
+all_sizes=(0 1 56 1000 1372 1392 3000) # 1372 and 1392 fill the MTU of 1420 in IPv6 and IPv4; 3000 comes in fragments
