@@ -1,5 +1,6 @@
 #include "control/embed/node.h"
 
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 
@@ -88,9 +89,24 @@ Result<std::unique_ptr<Node>> Node::open(NodeOptions options) {
   }
 }
 
-Node::~Node() { close(); }
+Node::~Node() {
+  if (state_->forked())
+    static_cast<void>(state_.release());  // there are no threads to join, and locks may be held by them for ever
+  else
+    close();
+}
 
-void Node::close() { state_->close(); }
+void Node::close() {
+  if (!state_->forked()) state_->close();
+}
+
+unsigned Node::State::process_generation() {
+  static std::atomic<unsigned> generation{0};
+  static const int registered =
+      ::pthread_atfork(nullptr, nullptr, [] { generation.fetch_add(1, std::memory_order_relaxed); });
+  WG_CHECK(registered == 0);
+  return generation.load(std::memory_order_relaxed);
+}
 
 Status Node::State::open_descriptors() {
   notify_fd = FileDescriptor{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
@@ -193,6 +209,7 @@ std::uint16_t Node::port() const { return state_->port; }
 std::uint16_t Node::mtu() const { return state_->options.mtu; }
 
 SecretKey Node::private_key() const {
+  if (state_->forked()) return {};
   const std::lock_guard lock{state_->control};
   return state_->private_key.duplicate();
 }
@@ -200,6 +217,7 @@ SecretKey Node::private_key() const {
 NodeStats Node::stats() const {
   State& s = *state_;
   NodeStats stats;
+  if (s.forked()) return stats;
   const std::lock_guard lock{s.control};
   for (unsigned i = 0; i < s.worker_count(); ++i) {
     const Counters& counters = s.engine->link(i).counters;
@@ -231,6 +249,7 @@ std::optional<NodePeer> Node::State::find(const PublicKey& wanted) {
 
 Result<NodePeer> Node::add_peer(const PublicKey& key, NodePeerOptions options) {
   State& s = *state_;
+  if (s.forked()) return node_is_closed();
   const std::lock_guard lock{s.control};
   if (s.device == nullptr) return node_is_closed();
   if (key == s.key) return refused("a node cannot be its own peer: this is our key");
@@ -284,6 +303,7 @@ Result<NodePeer> Node::add_peer(std::string_view key, std::string_view endpoint)
 
 Status Node::remove_peer(const PublicKey& key) {
   State& s = *state_;
+  if (s.forked()) return node_is_closed();
   const std::lock_guard lock{s.control};
   if (s.device == nullptr) return node_is_closed();
   const std::optional<NodePeer> peer = s.find(key);
@@ -306,6 +326,7 @@ Status Node::remove_peer(const PublicKey& key) {
 }
 
 std::optional<NodePeer> Node::find_peer(const PublicKey& key) const {
+  if (state_->forked()) return std::nullopt;
   const std::lock_guard lock{state_->control};
   return state_->device == nullptr ? std::nullopt : state_->find(key);
 }
@@ -317,9 +338,10 @@ std::optional<NodePeer> Node::State::find(PeerId id) {
   return there ? std::optional{known[slot]->peer} : std::nullopt;
 }
 
-std::optional<NodePeer> Node::find_peer(PeerId id) const { return state_->find(id); }
+std::optional<NodePeer> Node::find_peer(PeerId id) const { return state_->forked() ? std::nullopt : state_->find(id); }
 
 std::optional<NodePeerView> Node::view(const PublicKey& key) const {
+  if (state_->forked()) return std::nullopt;
   const std::lock_guard lock{state_->control};
   const std::optional<NodePeer> peer = state_->device == nullptr ? std::nullopt : state_->find(key);
   if (!peer) return std::nullopt;
@@ -331,6 +353,7 @@ std::optional<NodePeerView> Node::view(const PublicKey& key) const {
 }
 
 std::size_t Node::peers() const {
+  if (state_->forked()) return 0;
   const std::lock_guard lock{state_->control};
   return state_->device == nullptr ? 0 : state_->device->peer_count();
 }

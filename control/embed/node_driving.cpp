@@ -73,6 +73,7 @@ void Node::State::arm(Instant due) {
 
 Result<std::size_t> Node::process() {
   State& s = *state_;
+  if (s.forked()) return node_is_closed();
   {
     const std::lock_guard lock{s.control};
     if (s.closed.load(std::memory_order_relaxed)) return node_is_closed();
@@ -86,6 +87,7 @@ Result<std::size_t> Node::process() {
 // What woke us may have been for the node alone (a handshake, a timer, what send() left): then we sleep on.
 Result<std::size_t> Node::wait(Duration at_most) {
   State& s = *state_;
+  if (s.forked()) return node_is_closed();
   const Instant end = engine_clock() + std::clamp(at_most, Duration{0}, Duration{24h});
   const std::uint64_t before = s.news();
   for (;;) {
@@ -230,6 +232,7 @@ std::uint64_t Node::State::news() {
 }
 
 bool Node::next_event(NodeEvent& event) {
+  if (state_->forked()) return false;
   const std::lock_guard lock{state_->events_mutex};
   if (state_->events.empty()) return false;
   event = state_->events.front();

@@ -70,6 +70,12 @@ struct __attribute__((visibility("hidden"))) Node::State {
   std::array<std::uint64_t, kDropCount> drops_of_closed_device{};  // guarded by control
   std::atomic<unsigned> next_port{0};                              // receive() begins with another worker each time
 
+  // A child of fork() has the memory and the sockets of its parent's nodes, but none of their threads, and must not
+  // seal with their keys: to it they are closed, and left alone.
+  const unsigned opened_in = process_generation();
+  [[nodiscard]] static unsigned process_generation();
+  [[nodiscard]] bool forked() const { return opened_in != process_generation(); }
+  [[nodiscard]] bool is_closed() const { return closed.load(std::memory_order_relaxed) || forked(); }
   [[nodiscard]] bool threaded() const { return options.workers != 0; }
   [[nodiscard]] unsigned worker_count() const { return threaded() ? options.workers : 1; }
   [[nodiscard]] std::size_t waiting() const;

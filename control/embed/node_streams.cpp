@@ -104,6 +104,7 @@ Result<Connection> Node::connect(std::string_view key, std::string_view endpoint
 
 Result<Stream> Node::open_stream(const NodePeer& peer, Stream::Kind kind) {
   if (state_->streams == nullptr) return without_streams();
+  if (state_->is_closed()) return node_is_closed();
   if (state_->find(peer.id) != peer) return Error{"no such peer", ENOENT};
   const SctpStack::Use use;
   return state_->streams->open(peer, kind);
@@ -111,6 +112,7 @@ Result<Stream> Node::open_stream(const NodePeer& peer, Stream::Kind kind) {
 
 Result<Stream> Node::accept_stream() {
   if (state_->streams == nullptr) return without_streams();
+  if (state_->is_closed()) return node_is_closed();
   const SctpStack::Use use;
   return state_->streams->accept();
 }
@@ -130,7 +132,7 @@ Result<Stream> Node::accept_stream(Duration at_most) {
 }
 
 Stream Node::next_ready_stream() {
-  if (state_->streams == nullptr) return {};
+  if (state_->streams == nullptr || state_->is_closed()) return {};
   const SctpStack::Use use;
   return state_->streams->next_ready();
 }

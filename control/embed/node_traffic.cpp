@@ -96,7 +96,7 @@ std::size_t Node::State::waiting() const {
 
 Result<std::size_t> Node::send(std::span<const Datagram> burst) {
   State& s = *state_;
-  if (s.closed.load(std::memory_order_relaxed)) return node_is_closed();
+  if (s.is_closed()) return node_is_closed();
   std::array<Buffer*, kBulk> spare;
   std::size_t have = 0, taken = 0;
   std::uint64_t rung = 0;  // ports that got something
@@ -139,7 +139,7 @@ Status Node::send(const NodePeer& to, std::span<const std::uint8_t> payload, std
 
 Status Node::send_packet(std::span<const std::uint8_t> packet) {
   State& s = *state_;
-  if (s.closed.load(std::memory_order_relaxed)) return node_is_closed();
+  if (s.is_closed()) return node_is_closed();
   if (packet.size() > s.options.mtu) return too_large(packet.size(), s.options.mtu);
   if (packet.empty() || inner_length(packet.data(), packet.size()) != packet.size())
     return Error{"expected a whole IPv4 or IPv6 packet, and nothing behind it", EINVAL};
@@ -159,6 +159,7 @@ Status Node::send_packet(std::span<const std::uint8_t> packet) {
 
 std::size_t Node::receive(const Take& take, std::size_t at_most) {
   State& s = *state_;
+  if (s.forked()) return 0;
   std::size_t given = 0;
   const unsigned first = s.next_port.fetch_add(1, std::memory_order_relaxed);
   for (unsigned i = 0; i < s.worker_count() && given < at_most; ++i) {

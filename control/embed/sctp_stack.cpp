@@ -88,7 +88,7 @@ Status SctpStack::start() {
   if (s.forked) return Error{"streams: this process was forked from one that used them", ENOTSUP};
   ++s.users;
   if (std::exchange(s.running, true)) return Nothing{};
-  static const int registered = ::pthread_atfork(nullptr, nullptr, [] { stack().forked = true; });
+  static const int registered = ::pthread_atfork(nullptr, nullptr, [] { stack().forked = stack().running; });
   if (registered != 0) return Error{"pthread_atfork", registered};
   ::usrsctp_init_nothreads(0, SctpCallbacks::transmit, nullptr);
   s.ticked = engine_clock();
@@ -113,13 +113,17 @@ void SctpStack::stop() {
   if (--s.users == 0) s.running = ::usrsctp_finish() != 0;  // it may hold on to something: then it is used again
 }
 
+bool SctpStack::forked() { return stack().forked; }
+
 SctpStack::Use::Use() {
+  if (stack().forked) return;
   stack().mutex.lock();
   advance_timers(stack());
 }
 
 SctpStack::Use::~Use() {
   Stack& s = stack();
+  if (s.forked) return;
   while (!s.woken.empty()) {
     SctpEnd* end = s.woken.back();
     s.woken.pop_back();

@@ -44,6 +44,7 @@ class SctpStack {
   };
   [[nodiscard]] static Status start();  // counted; within a Use, as stop() is
   static void stop();
+  [[nodiscard]] static bool forked();  // from a process that used it: what it holds is not ours, and the lock may hang
 };
 
 struct SctpOptions {

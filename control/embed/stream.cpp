@@ -8,13 +8,16 @@
 namespace wireplane {
 namespace {
 
-Error none() { return {"not a stream", EBADF}; }
+Error none(const void* owner) {
+  return owner == nullptr ? Error{"not a stream", EBADF} : Error{"the stream is of the process that forked", ESHUTDOWN};
+}
 
 Error too_long() { return {"nothing happened in the time allowed", ETIMEDOUT}; }
 
 }  // namespace
 
 StreamOwner::~StreamOwner() {
+  if (SctpStack::forked()) return;
   const SctpStack::Use use;
   StreamLayer::close(*state, false);
 }
@@ -29,19 +32,19 @@ void Stream::set_tag(void* tag) {
 std::size_t Stream::max_message() const { return SctpEnd::kMostMessage; }
 
 Result<std::size_t> Stream::write(std::span<const std::uint8_t> octets) {
-  if (owner_ == nullptr) return none();
+  if (owner_ == nullptr || SctpStack::forked()) return none(owner_.get());
   const SctpStack::Use use;
   return StreamLayer::write(*owner_->state, octets);
 }
 
 Result<Stream::Read> Stream::read(std::span<std::uint8_t> room) {
-  if (owner_ == nullptr) return none();
+  if (owner_ == nullptr || SctpStack::forked()) return none(owner_.get());
   const SctpStack::Use use;
   return StreamLayer::read(*owner_->state, room);
 }
 
 Status Stream::write_all(std::span<const std::uint8_t> octets, Duration at_most) {
-  if (owner_ == nullptr) return none();
+  if (owner_ == nullptr || SctpStack::forked()) return none(owner_.get());
   StreamLayer& layer = *owner_->state->layer;
   const Instant end = engine_clock() + at_most;
   for (;;) {
@@ -60,7 +63,7 @@ Status Stream::write_all(std::span<const std::uint8_t> octets, Duration at_most)
 }
 
 Result<Stream::Read> Stream::read(std::span<std::uint8_t> room, Duration at_most) {
-  if (owner_ == nullptr) return none();
+  if (owner_ == nullptr || SctpStack::forked()) return none(owner_.get());
   StreamLayer& layer = *owner_->state->layer;
   const Instant end = engine_clock() + at_most;
   for (;;) {
@@ -74,25 +77,25 @@ Result<Stream::Read> Stream::read(std::span<std::uint8_t> room, Duration at_most
 }
 
 Status Stream::finish() {
-  if (owner_ == nullptr) return none();
+  if (owner_ == nullptr || SctpStack::forked()) return none(owner_.get());
   const SctpStack::Use use;
   return StreamLayer::finish(*owner_->state);
 }
 
 void Stream::close() {
-  if (owner_ == nullptr) return;
+  if (owner_ == nullptr || SctpStack::forked()) return;
   const SctpStack::Use use;
   StreamLayer::close(*owner_->state, false);
 }
 
 void Stream::reset() {
-  if (owner_ == nullptr) return;
+  if (owner_ == nullptr || SctpStack::forked()) return;
   const SctpStack::Use use;
   StreamLayer::close(*owner_->state, true);
 }
 
 void Stream::set_deadline(Duration from_now) {
-  if (owner_ == nullptr) return;
+  if (owner_ == nullptr || SctpStack::forked()) return;
   const SctpStack::Use use;
   StreamLayer::set_deadline(*owner_->state, from_now);
 }
