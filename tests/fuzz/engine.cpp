@@ -354,6 +354,7 @@ void World::look() {
     inbox.swap(node(i).inbox);
     for (const Node::Arrival& arrival : inbox) check_arrival(i, arrival.packet, false);
     WG_CHECK(node(i).imbalance() == 0);
+    for (unsigned worker = 0; worker < node(i).engine.workers(); ++worker) WG_CHECK(node(i).imbalance(worker) == 0);
     WG_CHECK(sent_[i] == node(i).total(&Counters::outer_out));
   }
   hear_speaker();
