@@ -198,12 +198,23 @@ Status XdpFilter::take(std::uint16_t port) {
         ::bpf_prog_load(BPF_PROG_TYPE_XDP, "wireplane", "Apache-2.0", code.data(), code.size(), &options)};
     return failed(std::string{"loading the program: "} + words.data(), code_of_failure);
   }
+  if (link_) {
+    if (::bpf_link_update(link_.get(), loaded.get(), nullptr) != 0) return failed("replacing the program", errno);
+    return Nothing{};
+  }
+  // In place of the one that libxdp attached, in the same mode; as a link, which ends with this process, however it
+  // ends.
+  const int interface = static_cast<int>(interface_);
   bpf_xdp_query_opts now{};
   now.sz = sizeof now;
-  static_cast<void>(::bpf_xdp_query(static_cast<int>(interface_), 0, &now));
-  const std::uint32_t mode = now.attach_mode == XDP_ATTACHED_SKB ? XDP_FLAGS_SKB_MODE : XDP_FLAGS_DRV_MODE;
-  if (const int outcome = ::bpf_xdp_attach(static_cast<int>(interface_), loaded.get(), mode, nullptr); outcome != 0)
-    return failed("attaching it", -outcome);
+  static_cast<void>(::bpf_xdp_query(interface, 0, &now));
+  bpf_link_create_opts how{};
+  how.sz = sizeof how;
+  how.flags = now.attach_mode == XDP_ATTACHED_SKB ? XDP_FLAGS_SKB_MODE : XDP_FLAGS_DRV_MODE;
+  if (const int outcome = ::bpf_xdp_detach(interface, how.flags, nullptr); outcome != 0)
+    return failed("detaching libxdp's program", -outcome);
+  link_ = FileDescriptor{::bpf_link_create(loaded.get(), interface, BPF_XDP, &how)};
+  if (!link_) return failed("attaching the program", errno);
   return Nothing{};
 }
 

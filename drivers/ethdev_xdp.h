@@ -5,7 +5,7 @@
 //   with a VLAN: its frames, all of them -> the socket; the rest -> the kernel's stack
 //
 // DPDK's own program takes every frame and would cut the host off from its link: once the sockets stand, ours replaces
-// it. It goes with the device; a killed process leaves it behind, and then it passes everything to the kernel.
+// it. It goes with the device, or with the process.
 // Fragments of other programs' datagrams come to us, too: they say no port. Owner: control.
 #pragma once
 #include <cstdint>
@@ -33,7 +33,8 @@ class XdpFilter {
  private:
   std::uint32_t interface_ = 0;
   std::uint16_t vlan_ = 0;
-  FileDescriptor map_;  // queue -> socket
+  FileDescriptor map_;   // queue -> socket
+  FileDescriptor link_;  // the attached program
 };
 
 // The buffers that a socket's fill ring holds: DPDK's driver puts 2,048 of the engine's there and forgets them when it
