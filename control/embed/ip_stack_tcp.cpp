@@ -14,7 +14,7 @@ constexpr int kPortTries = 64;
 // formats allow is more: twice that to receive (its window scale is 1), and three times to send (180 segments may be
 // queued).
 constexpr tcpwnd_size_t kReceiveWindow = std::max<tcpwnd_size_t>(TCP_WND, 0xffffu << TCP_RCV_SCALE);
-constexpr tcpwnd_size_t kSendBuffer = 3 * TCP_SND_BUF;
+constexpr tcpwnd_size_t kSendBuffer = TCP_SND_BUF > 0xffff ? TCP_SND_BUF : 3 * TCP_SND_BUF;
 constexpr std::size_t kWriteAtOnce = 16 * 1024;  // lwIP takes all of it or nothing
 
 TcpState& state_of(void* arg) { return *static_cast<TcpState*>(arg); }
