@@ -124,9 +124,9 @@ run_coverage() {
   mapfile -t programs < <(printf '%s\n' tests/unit/*_test.cpp tests/sim/*_test.cpp | xargs -rn 1 basename -s .cpp | grep -vE '^(ethdev|aead_constant_time)')
   step "building coverage"
   build_nicely coverage "${programs[@]}" || { broken coverage && return; }
-  find build/coverage -name '*.gcda' -delete
-  run_ctest coverage-run coverage -R "^($(IFS='|' && printf '%s' "${programs[*]}"))\$"
-  counted=$(python3 tests/coverage.py build/coverage --jobs "$cores" 2>"$out/coverage.log") || status=$?
+  rm -rf build/coverage/profiles
+  LLVM_PROFILE_FILE=$repo/build/coverage/profiles/%m.profraw run_ctest coverage-run coverage -R "^($(IFS='|' && printf '%s' "${programs[*]}"))\$"
+  counted=$(python3 tests/coverage.py build/coverage 2>"$out/coverage.log") || status=$?
   printf '%s\n' "$counted" | sed 's/^/      /'
   tally coverage $((status == 0)) $((status != 0)) 0 "$(tail -n 1 <<<"$counted")"
 }

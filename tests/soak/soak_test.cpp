@@ -41,7 +41,8 @@ class Soak {
         clock_{options.speed},
         hub_{clock_, 1, 2, 4096, 256, kBadWire},
         dice_{options.seed},
-        present_(options.leaves, true) {
+        present_(options.leaves, true),
+        preshared_(options.leaves) {
     for (unsigned i = 0; i < options.leaves; ++i)
       leaves_.push_back(std::make_unique<Host>(clock_, i + 2, 1, 512, 8, Faults{}));
     for (const auto& leaf : leaves_) {
@@ -86,6 +87,7 @@ class Soak {
   PeerChange as_peer(const Host& leaf) const {
     PeerChange peer;
     peer.public_key = leaf.key;
+    peer.preshared_key = preshared_[leaf.id - 2].duplicate();
     peer.replace_allowed_ips = true;
     peer.allowed_ips.push_back({.prefix = prefix(leaf.address_text + "/32")});
     return peer;
@@ -175,15 +177,13 @@ class Soak {
         return;
       }
       case 3: {  // another preshared key, on both sides one after the other
-        std::uint8_t secret[32];
-        entropy_of_keys_.fill(secret);
         if (!present_[which]) return;
+        entropy_of_keys_.fill(preshared_[which].fill());
         for (Host* host : {&hub_, &leaf}) {
           PeerChange change;
           change.public_key = host == &hub_ ? leaf.key : hub_.key;
           change.update_only = true;
-          change.preshared_key.emplace();
-          std::ranges::copy(secret, change.preshared_key->fill().begin());
+          change.preshared_key = preshared_[which].duplicate();
           const std::lock_guard lock{host->control};
           host->apply(std::move(change));
         }
@@ -253,6 +253,13 @@ class Soak {
         static_cast<unsigned long long>(hub_.drops(Drop::kFaultInjected)),
         static_cast<unsigned long long>(hub_.drops(Drop::kUnknownIndex)), memory_.values.back(), slope,
         descriptors_.values.back(), p50[0], p50[1], p50[1] / p50[0], p99[0], p99[1], p99[1] / p99[0]);
+    for (std::size_t i = 1; i < kDropCount; ++i) {
+      std::uint64_t of_leaves = 0;
+      for (const auto& leaf : leaves_) of_leaves += leaf->drops(static_cast<Drop>(i));
+      if (const std::uint64_t of_hub = hub_.drops(static_cast<Drop>(i)); of_hub + of_leaves != 0)
+        std::printf("  dropped, %-22s hub %9llu, leaves %9llu\n", std::string{metric(static_cast<Drop>(i))}.c_str(),
+                    static_cast<unsigned long long>(of_hub), static_cast<unsigned long long>(of_leaves));
+    }
     EXPECT_EQ(twice, 0u) << "delivered more than once";
     EXPECT_EQ(altered, 0u) << "delivered altered";
     for (const auto& leaf : leaves_) EXPECT_EQ(leaf->hearing.elsewhere, 0u) << "delivered to another";
@@ -283,6 +290,7 @@ class Soak {
   std::vector<std::unique_ptr<Host>> leaves_;
   SeededEntropy dice_, entropy_of_keys_{77};
   std::vector<bool> present_;
+  std::vector<SecretKey> preshared_;
   struct Absent {
     double until;
     std::size_t which;

@@ -79,7 +79,8 @@ void DaemonLab::write_config(const std::vector<const Node*>& peers, const std::s
                              const std::string& more) {
   std::ostringstream text;
   text << "[Interface]\nPrivateKey = " << to_base64(secret_).view() << "\nListenPort = " << port
-       << "\nAddress = " << to_text(address_of(key)) << "/128\n[Engine]\nWorkers = 1\nPeers = 64\nBuffers = 1024\n"
+       << "\nAddress = " << to_text(address_of(key)) << "/128\n"
+       << interface_lines << "[Engine]\nWorkers = 1\nPeers = 64\nBuffers = 1024\n"
        << engine << '\n';
   for (const Node* node : peers)
     text << "[Peer]\nPublicKey = " << node->key_text() << "\nAllowedIPs = " << to_text(node->address()) << "/128\n";

@@ -26,7 +26,7 @@ class DaemonLab {
   explicit operator bool() const { return ready_; }
   [[nodiscard]] const std::string& why_not() const { return why_not_; }
 
-  // A whole file: [Interface] with key, port and address; then `interface`, [Engine] with `engine`, and the peers.
+  // A whole file: [Interface] with key, port, address and `interface_lines`; [Engine] with `engine`; peers; `more`.
   void write_config(const std::vector<const Node*>& peers, const std::string& engine = "",
                     const std::string& more = "");
   void remove_config() const;
@@ -50,6 +50,7 @@ class DaemonLab {
 
   PublicKey key;
   std::string directory, file, socket_path;
+  std::string interface_lines;  // "Table = off\n"
   std::uint16_t port = 51820;
 
  private:

@@ -123,7 +123,8 @@ TEST_P(Streams, OctetsGoBothWaysAndEachSideFinishesByItself) {
 // Goal: much more than any buffer arrives whole and in order, while the sender is told to wait.
 TEST_P(Streams, MuchArrivesWholeAndInOrderAndTheSenderIsHeldBack) {
   Pair pair{GetParam()};
-  auto [ours, theirs] = pair.stream();
+  auto both = pair.stream();  // not a structured binding: clang 14 lets no lambda have one
+  Stream &ours = both.first, &theirs = both.second;
   const Octets sent = pattern(3 << 20);
   std::size_t written = 0, held_back = 0;
   Octets received;
@@ -155,7 +156,8 @@ TEST_P(Streams, MuchArrivesWholeAndInOrderAndTheSenderIsHeldBack) {
 // Goal: messages keep their boundaries, the empty one and the largest one included; one too large is refused.
 TEST_P(Streams, MessagesKeepTheirBoundaries) {
   Pair pair{GetParam()};
-  auto [ours, theirs] = pair.stream(Stream::Kind::kMessages);
+  auto both = pair.stream(Stream::Kind::kMessages);  // not a structured binding: clang 14 lets no lambda have one
+  Stream &ours = both.first, &theirs = both.second;
   EXPECT_EQ(theirs.kind(), Stream::Kind::kMessages);
   const std::vector<std::size_t> lengths{1, 0, 1352, 1353, 5000, ours.max_message(), 3};
   for (const std::size_t length : lengths) ASSERT_TRUE(ours.write_all(pattern(length), 10s)) << length;
@@ -241,7 +243,8 @@ TEST_P(Streams, CloseAndResetAreToldToTheOtherSide) {
 // Method: a writer that is held back, a reader that reads until EAGAIN, both only when next_ready_stream() names them.
 TEST_P(Streams, AnEventLoopIsToldWhatIsReady) {
   Pair pair{GetParam()};
-  auto [ours, theirs] = pair.stream();
+  auto both = pair.stream();  // not a structured binding: clang 14 lets no lambda have one
+  Stream &ours = both.first, &theirs = both.second;
   const Octets sent = pattern(2 << 20);
   std::size_t written = 0, read = 0;
   Octets room(30000);
