@@ -154,7 +154,7 @@ relay_up() {
       ;;
     *)
       spawn "$name" "$name" "$WIREPLANE_RELAY" run "$conf" --name "$name"
-      if ! wait_for 10 answers "$name"; then
+      if ! wait_for "${lab_patience:-10}" answers "$name"; then # DPDK takes longer to start
         tail -n 20 "$lab_logs/$name.log" >&2
         die "wireplane on $name did not start (above: its last words)"
       fi

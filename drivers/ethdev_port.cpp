@@ -1,6 +1,6 @@
 #include "drivers/ethdev_port.h"
 
-#include <poll.h>
+#include <fcntl.h>
 #include <rte_ethdev.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -42,16 +42,13 @@ Drop hand_over(rte_mbuf* frame, const std::uint8_t* data, std::size_t length, Or
   return Drop::kNone;
 }
 
+// Such a descriptor says "look" and is read to be quiet again. Never a socket or a tap: reading would take its packets.
 bool is_eventfd(int fd) {
   char target[64] = {};
   const std::string path = "/proc/self/fd/" + std::to_string(fd);
-  return ::readlink(path.c_str(), target, sizeof target - 1) > 0 && std::strstr(target, "eventfd") != nullptr;
-}
-
-void drain(int fd) {  // never a socket or a tap: reading would take its packets
-  pollfd readable{fd, POLLIN, 0};
-  std::uint64_t count;
-  if (::poll(&readable, 1, 0) == 1 && is_eventfd(fd)) static_cast<void>(!::read(fd, &count, sizeof count));
+  if (::readlink(path.c_str(), target, sizeof target - 1) <= 0 || std::strstr(target, "eventfd") == nullptr)
+    return false;
+  return ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;  // vhost's would wait for the next one
 }
 
 }  // namespace
@@ -351,7 +348,14 @@ void EthdevPort::wake_fds(std::vector<int>& fds) const {
   if (sleep_.count != 0 || borrowed_.size() != 0) wake();
 }
 
+// Asked of the kernel once a descriptor: a worker may sleep thousands of times a second.
+bool EthdevPort::is_quieted_by_reading(int fd) {
+  const auto known = std::ranges::find(kinds_, fd, &std::pair<int, bool>::first);
+  return known != kinds_.end() ? known->second : kinds_.emplace_back(fd, is_eventfd(fd)).second;
+}
+
 void EthdevPort::wake() const {
+  sleep_.nudged.store(true);
   const std::uint64_t one = 1;
   static_cast<void>(!::write(nudge_.get(), &one, sizeof one));
 }
@@ -359,11 +363,13 @@ void EthdevPort::wake() const {
 void EthdevPort::end_sleep(const EthdevState& state) {
   sleep_.asleep.store(false, std::memory_order_relaxed);
   if (!std::exchange(sleep_.armed, false)) return;
-  drain(nudge_.get());
+  std::uint64_t count;
+  if (sleep_.nudged.exchange(false)) static_cast<void>(!::read(nudge_.get(), &count, sizeof count));
   for (std::size_t i = worker_; i < state.legs.size(); i += link_.workers) {
     const Leg& leg = state.legs[i];
     static_cast<void>(rte_eth_dev_rx_intr_disable(leg.port, leg.queue));
-    if (const int fd = rte_eth_dev_rx_intr_ctl_q_get_fd(leg.port, leg.queue); fd >= 0) drain(fd);
+    const int fd = rte_eth_dev_rx_intr_ctl_q_get_fd(leg.port, leg.queue);
+    if (fd >= 0 && is_quieted_by_reading(fd)) static_cast<void>(!::read(fd, &count, sizeof count));
   }
 }
 

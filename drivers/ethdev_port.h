@@ -83,6 +83,7 @@ class EthdevPort : public Port {
   std::size_t lend(const EthdevState& state, rte_mbuf** frames, std::size_t count, WorkerContext& context);
   void wake() const;
   void end_sleep(const EthdevState& state);
+  [[nodiscard]] bool is_quieted_by_reading(int fd);
 
   Reassembly pieces_;
   WaitingRoom room_;
@@ -97,11 +98,13 @@ class EthdevPort : public Port {
   struct Sleep {
     std::atomic<bool> asleep{
         false};  // S1 seq_cst, pairs with S2 in lend(): either we see the frame, or the lender this
+    std::atomic<bool> nudged{false};
     bool armed = false;
     std::uint16_t count = 0, leg = 0;  // of frames; the leg they came from
     std::array<rte_mbuf*, kStash> frames{};
   };
   mutable Sleep sleep_;
+  std::vector<std::pair<int, bool>> kinds_;  // of descriptors
 
  protected:
   Reassembly& pieces() { return pieces_; }

@@ -4,6 +4,7 @@
 
 needs_ethdev() {
   needs_wireplane
+  lab_patience=30
   [[ -f $(dirname "$WIREPLANE_RELAY")/wireplane_ethdev.so ]] || leave_out "wireplane was built without DPDK"
 }
 
