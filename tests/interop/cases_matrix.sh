@@ -30,13 +30,11 @@ case_matrix_rekey() { # (initiators are inside IPv4, responders inside IPv6, so 
   done
 
   # The last that we heard was data, an answer, and we had nothing to say to it: 10 s later a keepalive. Then the same for them.
-  wait_for 14 all_said ours || :
-  for name in "${everybody[@]}"; do at relay python3 "$here/wire.py" nudge "${inner[$name]}"; done
-  wait_for 14 all_said theirs || :
-  for row in "${present[@]}"; do
-    cell "passive keepalive, ours" said ours "$row"
-    cell "passive keepalive, its" said theirs "$row"
-  done
+  wait_for 25 all_said ours || :
+  for row in "${present[@]}"; do cell "passive keepalive, ours" said ours "$row"; done
+  at relay python3 "$here/wire.py" nudge "${inner[@]}"
+  wait_for 25 all_said theirs || :
+  for row in "${present[@]}"; do cell "passive keepalive, its" said theirs "$row"; done
   judged
 }
 rekey_world() {
@@ -111,11 +109,14 @@ draws_indices() { # PLACE: of its initiations' indices, the upper 24 bits differ
   (($(wc -l <<<"$drawn") > 1)) || fail "fewer than two initiations were seen"
   (($(sort -u <<<"$drawn" | wc -l) > 1))
 }
-said() { # ours|theirs IMPLEMENTATION: a keepalive, in both its roles
+said() { # ours|theirs IMPLEMENTATION: in both its roles, a keepalive was said after the last data
   local name
   for name in "${called[$2]}-i" "${called[$2]}-r"; do
-    if [[ $1 == ours ]]; then seen "$us ${place[$name]} data 32"; else seen "${place[$name]} $us data 32"; fi || return 1
+    if [[ $1 == ours ]]; then last_was_keepalive "$us" "${place[$name]}"; else last_was_keepalive "${place[$name]}" "$us"; fi || return 1
   done
+}
+last_was_keepalive() { # FROM TO, of all that the two said to each other
+  grep -E "$1 $2 data|$2 $1 data" "$lab_logs/watch.log" | tail -n 1 | grep -Eq "$1 $2 data 32 "
 }
 all_said() {
   local row

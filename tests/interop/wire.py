@@ -9,7 +9,7 @@
   wire.py flood KEY HOST PORT BURST MS SECONDS
                                       initiations to the owner of public key KEY: BURST of them every MS, with a valid mac1 and
                                       nothing valid inside, from port 6666; says `loaded` when the first cookie comes back
-  wire.py nudge ADDRESS               one echo reply that nobody asked for: data that is not answered
+  wire.py nudge ADDRESS...            an echo reply that nobody asked for to each: data that is not answered
 
 Its own traffic (port 6666) is not shown by `watch`. Bounded: `flood` ends by itself, the others with the sandbox.
 """
@@ -164,23 +164,22 @@ def flood(key, host, port, burst, every_ms, seconds):
                 print("loaded", flush=True)
 
 
-def nudge(address):
-    if ipaddress.ip_address(address).version == 6:
-        s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-        s.sendto(struct.pack("!BBHHH", 129, 0, 0, 0x7770, 1), (address, 0))  # (the kernel does this one's checksum)
-        return
-    body = struct.pack("!HHHH", 0, 0, 0x7770, 1)
-    total = sum(struct.unpack(f"!{len(body) // 2}H", body))
-    checksum = ~(total + (total >> 16)) & 0xFFFF
-    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-    s.sendto(body[:2] + struct.pack("!H", checksum) + body[4:], (address, 0))
+def nudge(*addresses):
+    for address in addresses:
+        if ipaddress.ip_address(address).version == 6:
+            s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+            body = struct.pack("!BBHHH", 129, 0, 0, 0x7770, 1)  # (the kernel does this one's checksum)
+        else:
+            s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+            body = struct.pack("!BBHHH", 0, 0, 0xFFFF - 0x7771, 0x7770, 1)
+        s.sendto(body, (address, 0))
 
 
-VERBS = {"watch": (watch, 1), "slow": (slow, 3), "rough": (rough, 3), "late": (late, 3), "flood": (flood, 6), "nudge": (nudge, 1)}
+VERBS = {"watch": (watch, 1), "slow": (slow, 3), "rough": (rough, 3), "late": (late, 3), "flood": (flood, 6), "nudge": (nudge, None)}
 
 if __name__ == "__main__":
     verb, count = VERBS.get(sys.argv[1] if len(sys.argv) > 1 else "", (None, 0))
-    if verb is None or len(sys.argv) != 2 + count:
+    if verb is None or count is not None and len(sys.argv) != 2 + count:
         sys.exit(__doc__)
     try:
         verb(*sys.argv[2:])
