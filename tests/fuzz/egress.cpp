@@ -77,7 +77,7 @@ bool stays_local(const Address& a) { return martian(a) || in(a, {"169.254.0.0/16
 struct Fate {
   Drop drop = Drop::kNone;
   int to = -1;  // a speaker; -1: the host
-  Octets packet;
+  Octets packet{};
   bool cut = false;
   bool consumed = false;  // nothing comes of it, and nothing is dropped
 };

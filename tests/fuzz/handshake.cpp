@@ -465,7 +465,7 @@ void World::give_cookie(Operands& o) {
   Mac cookie;
   cookie.fill(o.u8());
   xseal(reply.sealed_cookie, speakers_[who]->us.cookie_key.octets, reply.nonce, cookie, *entry.unanswered);
-  const unsigned place = 4 + at % (sizeof reply - 4);
+  const auto place = static_cast<unsigned>(4 + at % (sizeof reply - 4));
   const bool damaged = (how & 1) != 0 && flip != 0;
   if (damaged) damage(reply, place, flip);
   const bool right = !damaged && lives(entry, entry.unanswered_index);

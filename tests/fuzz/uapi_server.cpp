@@ -195,7 +195,7 @@ struct Request {
   std::string text;
   bool get = false;
   int error = 0;
-  std::vector<Line> device, peers;  // a peer begins with public_key
+  std::vector<Line> device{}, peers{};  // a peer begins with public_key
 };
 
 Request set_request(Operands& o) {
