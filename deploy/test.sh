@@ -125,7 +125,7 @@ run_coverage() {
   step "building coverage"
   build_nicely coverage "${programs[@]}" || { broken coverage && return; }
   rm -rf build/coverage/profiles
-  LLVM_PROFILE_FILE=$repo/build/coverage/profiles/%m.profraw run_ctest coverage-run coverage -R "^($(IFS='|' && printf '%s' "${programs[*]}"))\$"
+  WG_SEEDS=5 LLVM_PROFILE_FILE=$repo/build/coverage/profiles/%m.profraw run_ctest coverage-run coverage -R "^($(IFS='|' && printf '%s' "${programs[*]}"))\$"
   counted=$(python3 tests/coverage.py build/coverage 2>"$out/coverage.log") || status=$?
   printf '%s\n' "$counted" | sed 's/^/      /'
   tally coverage $((status == 0)) $((status != 0)) 0 "$(tail -n 1 <<<"$counted")"

@@ -19,6 +19,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "control/cli/uapi_client.h"
 #include "control/noise/base64.h"
 #include "tests/support/fake_device.h"
 
@@ -260,6 +261,63 @@ TEST_F(UapiSocket, ADumpWaitsForItsReader) {
   std::size_t keys = 0;
   for (std::size_t at = 0; (at = all.find("public_key=", at)) != all.npos; ++at) ++keys;
   EXPECT_EQ(keys, 20000u);
+}
+
+// Goal: a place where no socket can be is refused in words.
+TEST_F(UapiSocket, PlacesWhereNoSocketCanBeAreRefused) {
+  const auto too_long = UapiServer::listen("/tmp/" + std::string(200, 'a'), device_);
+  ASSERT_FALSE(too_long);
+  EXPECT_EQ(too_long.error().code, ENAMETOOLONG);
+  const auto no_directory = UapiServer::listen("/proc/nowhere/wg0.sock", device_);
+  ASSERT_FALSE(no_directory);
+  EXPECT_NE(no_directory.error().what.find("cannot make /proc/nowhere"), std::string::npos);
+  const auto no_file = UapiServer::listen("/proc/wg0.sock", device_);
+  ASSERT_FALSE(no_file);
+  EXPECT_NE(no_file.error().what.find("cannot listen at /proc/wg0.sock"), std::string::npos);
+}
+
+// Goal: without a report of its own a device says that it has none.
+TEST_F(UapiSocket, WithoutAReportThatIsSaid) {
+  auto server = UapiServer::listen(path_, device_);
+  ASSERT_TRUE(server);
+  server_ = std::move(*server);
+  EXPECT_NE(ask("wireplane=1\n\n").find("errno=-95"), std::string::npos);
+  server_.reset();
+}
+
+// Goal: whoever asks a device hears of every way in which no answer comes.
+TEST_F(UapiSocket, AClientTellsWhyNoAnswerCame) {
+  const auto ask_for = [](const std::string& path) { return ask_device(path, "get=1\n\n", [](std::string_view) {}); };
+  EXPECT_EQ(ask_for("/tmp/" + std::string(200, 'a')).error().code, ENAMETOOLONG);
+  EXPECT_EQ(ask_for(path_).error().code, ENOENT);
+  EXPECT_TRUE(device_names("/nowhere/at/all").empty());
+  ASSERT_EQ(mkdir((directory_ + "/wireguard").c_str(), 0755), 0);
+  for (const std::string answer : {"public_key=1\n", "errno=-16\n\n", "a=1\nerrno=0\n\n"}) {
+    const int listening = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strcpy(address.sun_path, path_.c_str());
+    ASSERT_EQ(bind(listening, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    ASSERT_EQ(listen(listening, 1), 0);
+    const pid_t other = fork();
+    if (other == 0) {
+      const int fd = accept(listening, nullptr, nullptr);
+      char question[64];
+      static_cast<void>(!read(fd, question, sizeof question));
+      static_cast<void>(!write(fd, answer.data(), answer.size()));
+      _exit(0);
+    }
+    const Status asked = ask_for(path_);
+    waitpid(other, nullptr, 0);
+    close(listening);
+    unlink(path_.c_str());
+    if (answer.starts_with("a=")) {
+      EXPECT_TRUE(asked);
+    } else {
+      ASSERT_FALSE(asked);
+      EXPECT_EQ(asked.error().code, answer.starts_with("errno") ? EBUSY : EPROTO) << asked.error().what;
+    }
+  }
 }
 
 // Goal: out of descriptors, clients wait and control sleeps; it does not spin on a socket that stays readable.
