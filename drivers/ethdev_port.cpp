@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <rte_ethdev.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -42,13 +43,18 @@ Drop hand_over(rte_mbuf* frame, const std::uint8_t* data, std::size_t length, Or
   return Drop::kNone;
 }
 
-// Such a descriptor says "look" and is read to be quiet again. Never a socket or a tap: reading would take its packets.
-bool is_eventfd(int fd) {
+enum class Bell : std::uint8_t { kOther, kEventfd, kEpoll };
+
+// What is behind an interrupt's descriptor: an eventfd, which is read to be quiet again; vhost's, an epoll descriptor
+// that watches one; or a tap itself, whose packets reading would take.
+Bell bell_of(int fd) {
   char target[64] = {};
   const std::string path = "/proc/self/fd/" + std::to_string(fd);
-  if (::readlink(path.c_str(), target, sizeof target - 1) <= 0 || std::strstr(target, "eventfd") == nullptr)
-    return false;
-  return ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;  // vhost's would wait for the next one
+  if (::readlink(path.c_str(), target, sizeof target - 1) <= 0) return Bell::kOther;
+  if (std::strstr(target, "[eventpoll]") != nullptr) return Bell::kEpoll;
+  if (std::strstr(target, "[eventfd]") == nullptr) return Bell::kOther;
+  // vhost's would make a reader wait for the next one
+  return ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) == 0 ? Bell::kEventfd : Bell::kOther;
 }
 
 }  // namespace
@@ -348,10 +354,18 @@ void EthdevPort::wake_fds(std::vector<int>& fds) const {
   if (sleep_.count != 0 || borrowed_.size() != 0) wake();
 }
 
-// Asked of the kernel once a descriptor: a worker may sleep thousands of times a second.
-bool EthdevPort::is_quieted_by_reading(int fd) {
-  const auto known = std::ranges::find(kinds_, fd, &std::pair<int, bool>::first);
-  return known != kinds_.end() ? known->second : kinds_.emplace_back(fd, is_eventfd(fd)).second;
+// What a descriptor is, the kernel is asked once: a worker may sleep thousands of times a second.
+void EthdevPort::quieten(int fd) {
+  auto known = std::ranges::find(bells_, fd, &std::pair<int, unsigned>::first);
+  if (known == bells_.end()) known = bells_.emplace(bells_.end(), fd, static_cast<unsigned>(bell_of(fd)));
+  std::uint64_t count;
+  if (known->second == static_cast<unsigned>(Bell::kEventfd)) static_cast<void>(!::read(fd, &count, sizeof count));
+  if (known->second != static_cast<unsigned>(Bell::kEpoll)) return;
+  epoll_event events[4];
+  const int found = ::epoll_wait(fd, events, std::size(events), 0);
+  for (int i = 0; i < found; ++i)
+    if (bell_of(events[i].data.fd) == Bell::kEventfd)
+      static_cast<void>(!::read(events[i].data.fd, &count, sizeof count));
 }
 
 void EthdevPort::wake() const {
@@ -369,7 +383,7 @@ void EthdevPort::end_sleep(const EthdevState& state) {
     const Leg& leg = state.legs[i];
     static_cast<void>(rte_eth_dev_rx_intr_disable(leg.port, leg.queue));
     const int fd = rte_eth_dev_rx_intr_ctl_q_get_fd(leg.port, leg.queue);
-    if (fd >= 0 && is_quieted_by_reading(fd)) static_cast<void>(!::read(fd, &count, sizeof count));
+    if (fd >= 0) quieten(fd);
   }
 }
 

@@ -83,7 +83,7 @@ class EthdevPort : public Port {
   std::size_t lend(const EthdevState& state, rte_mbuf** frames, std::size_t count, WorkerContext& context);
   void wake() const;
   void end_sleep(const EthdevState& state);
-  [[nodiscard]] bool is_quieted_by_reading(int fd);
+  void quieten(int fd);
 
   Reassembly pieces_;
   WaitingRoom room_;
@@ -104,7 +104,7 @@ class EthdevPort : public Port {
     std::array<rte_mbuf*, kStash> frames{};
   };
   mutable Sleep sleep_;
-  std::vector<std::pair<int, bool>> kinds_;  // of descriptors
+  std::vector<std::pair<int, unsigned>> bells_;  // what kind each interrupt's descriptor is
 
  protected:
   Reassembly& pieces() { return pieces_; }

@@ -49,7 +49,7 @@ switched_up() {
 worker_counts() { at relay "$WIREPLANE_RELAY" show relay --json | jq -c '[.engine.workers[] | .received_packets]'; }
 
 # af_xdp, two kernel queues, one worker that serves both: nothing is lost, and the host keeps its own traffic on the link.
-limit[ethdev_af_xdp]=60
+limit[ethdev_af_xdp]=90
 case_ethdev_af_xdp() {
   needs_ethdev
   switched 2
@@ -65,7 +65,7 @@ case_ethdev_af_xdp() {
 }
 
 # af_xdp with a worker a queue: each receives its own queue's peer.
-limit[ethdev_af_xdp_workers]=60
+limit[ethdev_af_xdp_workers]=90
 case_ethdev_af_xdp_workers() {
   needs_ethdev
   switched 2
@@ -79,7 +79,7 @@ case_ethdev_af_xdp_workers() {
 }
 
 # One kernel queue, two workers: the second has none and sends through the first.
-limit[ethdev_fewer_queues]=60
+limit[ethdev_fewer_queues]=90
 case_ethdev_fewer_queues() {
   needs_ethdev
   alice_and_relay
@@ -110,8 +110,8 @@ idle_ticks() { # NAME SECONDS
   say $(($(ticks_of "$1") - before))
 }
 
-# virtio-user in one process, vhost in another, as outer devices; idle, the side with receive interrupts sleeps.
-limit[ethdev_vhost]=60
+# virtio-user in one process, vhost in another, as outer devices; idle, both sleep until an interrupt.
+limit[ethdev_vhost]=90
 case_ethdev_vhost() {
   needs_ethdev
   host relay far
@@ -131,16 +131,16 @@ case_ethdev_vhost() {
   check "500 echoes, none lost" no_loss far 10.77.0.1 500 0.002
   both_ways far 5 relay 1
   check "20 MB over TCP" transfer relay 10.77.0.1 far
-  local asleep napping
-  asleep=$(idle_ticks far 2) napping=$(idle_ticks relay 2)
-  figure "idle for 2 s: virtio-user with interrupts $asleep ticks of 10 ms, vhost with naps $napping"
-  check "the side with receive interrupts sleeps" [ "$asleep" -le 6 ]
+  local asleep other
+  asleep=$(idle_ticks far 2) other=$(idle_ticks relay 2)
+  figure "idle for 2 s: virtio-user $asleep ticks of 10 ms, vhost $other"
+  check "idle, they sleep" [ $((asleep + other)) -le 30 ] # of 400; 5 % of a core each would be 20
   check "at once awake again" no_loss far 10.77.0.1 50 0.01
   check "and for the other side" no_loss relay 10.77.0.5 50 0.01
 }
 
 # The same as inner devices: alice and bob have a hub each, and the hubs hand each other plain IP packets.
-limit[ethdev_vhost_inner]=60
+limit[ethdev_vhost_inner]=90
 case_ethdev_vhost_inner() {
   needs_ethdev
   host alice bob relay far
@@ -176,7 +176,7 @@ case_ethdev_vhost_inner() {
 }
 
 # DPDK's own tap as inner device: the host's kernel is a station on a link with us.
-limit[ethdev_tap]=60
+limit[ethdev_tap]=90
 case_ethdev_tap() {
   needs_ethdev
   alice_and_relay
@@ -256,7 +256,7 @@ PY
 
 # Outer frames with an 802.1Q tag, of two relays on a veth; what has no tag or another one is not ours. One is af_packet,
 # the other af_xdp.
-limit[ethdev_vlan]=60
+limit[ethdev_vlan]=90
 case_ethdev_vlan() {
   needs_ethdev
   host relay far
@@ -288,7 +288,7 @@ case_ethdev_vlan() {
 }
 
 # Jumbo frames: the link carries 9000, the tunnel 8900.
-limit[ethdev_jumbo]=60
+limit[ethdev_jumbo]=90
 case_ethdev_jumbo() {
   needs_ethdev
   host relay far
@@ -317,7 +317,7 @@ case_ethdev_jumbo() {
 
 
 # Outer datagrams in pieces, of both families, through an XDP filter: put together again.
-limit[ethdev_fragments]=60
+limit[ethdev_fragments]=90
 case_ethdev_fragments() {
   needs_ethdev
   alice_and_relay
@@ -385,9 +385,9 @@ link_comes_and_goes() {
   halt relay
   check "nothing is unaccounted for" not grep -q packets_unaccounted "$lab_logs/relay.log"
 }
-limit[ethdev_af_packet_unplugged]=60
+limit[ethdev_af_packet_unplugged]=90
 # The link of an af_packet device goes and comes while packets flow.
 case_ethdev_af_packet_unplugged() { link_comes_and_goes net_af_packet0; }
-limit[ethdev_af_xdp_unplugged]=60
+limit[ethdev_af_xdp_unplugged]=90
 # The same for af_xdp.
 case_ethdev_af_xdp_unplugged() { link_comes_and_goes net_af_xdp0; }
