@@ -121,6 +121,7 @@ class World {
   [[nodiscard]] Fate leave(Fate fate, const Read& r, int to) const;
   void check(const Fate& fate, int from);
   void check_icmp(const Octets& error, const Fate& fate) const;
+  [[nodiscard]] bool owes_an_error(const Fate& fate);
   void check_pieces(const std::vector<Octets>& pieces, const Octets& whole) const;
   void look();
   void hear(int at, const Octets& octets, std::uint8_t tos);
@@ -134,6 +135,7 @@ class World {
   std::array<std::uint32_t, kSpeakers> groups_{};
   Forward forward_ = Forward::kAll;
   std::size_t mtu_ = 600;
+  unsigned refused_ = 0;  // so often that an error may have been due
   std::array<std::uint64_t, kDropCount> drops_{};
   struct Came {
     int at;
@@ -296,18 +298,28 @@ void World::check(const Fate& fate, int from) {
     came.octets.resize(r.length);
     if (fate.drop != Drop::kNone) {
       WG_CHECK(came_.size() == 1 && came.at == from);  // an error, to whom it concerns
+      ++refused_;
       return check_icmp(came.octets, fate);
     }
     WG_CHECK(!fate.consumed && came.at == fate.to);
     if (came.at >= 0) WG_CHECK(r.length <= mtu_);
     pieces.push_back(came.octets);
   }
+  if (fate.drop != Drop::kNone) WG_CHECK(!owes_an_error(fate));
   if (fate.drop != Drop::kNone || fate.consumed) return;
   if (fate.cut) return check_pieces(pieces, fate.packet);
   const bool v4 = fate.packet[0] / 16 == 4;
   const bool right = v4 && internet_checksum(fate.packet.data(), (fate.packet[0] & 0x0f) * std::size_t{4}) == 0;
   WG_CHECK(pieces.size() == 1 && same_but_checksum(pieces[0], fate.packet, v4));
   if (right) WG_CHECK(pieces[0] == fate.packet);
+}
+
+// Of a plain datagram between two hosts the sender is told what became of it, at least the first few times.
+bool World::owes_an_error(const Fate& fate) {
+  if (fate.drop != Drop::kNoRoute && fate.drop != Drop::kTtlExpired && fate.drop != Drop::kForwardingOff) return false;
+  const Read r = read(fate.packet);
+  const bool plain = r.protocol == 17 && (!r.v4 || (r.header == 20 && (number16(fate.packet, 6) & 0x3fff) == 0));
+  return ++refused_ <= 4 && plain && mtu_ >= 600 && !martian(r.source) && !stays_local(r.destination);
 }
 
 void World::check_pieces(const std::vector<Octets>& pieces, const Octets& whole) const {

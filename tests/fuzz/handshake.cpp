@@ -292,9 +292,11 @@ void World::hear_one(unsigned who, const Wire& wire) {
       return;
     case MessageType::kData: {  // by a session that we know, sealed with its key
       bool known = false;
-      for (const Keys& keys : entry.keys) {
+      for (std::size_t i = 0; i < entry.keys.size(); ++i) {
+        const Keys& keys = entry.keys[i];
         if (keys.keys.self.raw() != wire.receiver()) continue;
         known = true;
+        WG_CHECK(entry.next != i && "sent before the peer had confirmed the key");
         if (keys.readable) WG_CHECK(Speaker::open(keys.keys, wire).has_value());
       }
       WG_CHECK(known);
@@ -370,6 +372,7 @@ void World::initiate(Operands& o) {
     else
       WG_CHECK(!answers);
   }
+  if (drop != Drop::kCookieSent) WG_CHECK(replies_[who].empty());  // P15: silent
   replies_[who].clear();
   if (drop != Drop::kNone) {
     WG_CHECK(responses_[who].empty());
