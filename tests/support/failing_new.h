@@ -28,11 +28,32 @@ inline void* allocate_or_fail(std::size_t size, std::size_t alignment) {
 
 }  // namespace wireplane::test
 
-void* operator new(std::size_t size) { return wireplane::test::allocate_or_fail(size, 1); }
-void* operator new(std::size_t size, std::align_val_t alignment) {
+// All forms, so that a sanitizer's own never meets ours; not inlined, or the compiler sees free() meet new.
+__attribute__((noinline)) void* operator new(std::size_t size) { return wireplane::test::allocate_or_fail(size, 1); }
+__attribute__((noinline)) void* operator new[](std::size_t size) { return wireplane::test::allocate_or_fail(size, 1); }
+__attribute__((noinline)) void* operator new(std::size_t size, std::align_val_t alignment) {
   return wireplane::test::allocate_or_fail(size, static_cast<std::size_t>(alignment));
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+__attribute__((noinline)) void* operator new[](std::size_t size, std::align_val_t alignment) {
+  return wireplane::test::allocate_or_fail(size, static_cast<std::size_t>(alignment));
+}
+__attribute__((noinline)) void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  return wireplane::test::allocations_left == 0 ? nullptr : std::malloc(size == 0 ? 1 : size);
+}
+__attribute__((noinline)) void* operator new[](std::size_t size, const std::nothrow_t&) noexcept {
+  return wireplane::test::allocations_left == 0 ? nullptr : std::malloc(size == 0 ? 1 : size);
+}
+__attribute__((noinline)) void operator delete(void* memory) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete[](void* memory) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
+__attribute__((noinline)) void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
+__attribute__((noinline)) void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
+__attribute__((noinline)) void operator delete[](void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
