@@ -127,18 +127,20 @@ void datagrams_by_threads(benchmark::State& state) {
   const std::vector<std::uint8_t> payload(static_cast<std::size_t>(state.range(0)), 1);
   const std::vector<Datagram> burst(kAtOnce, Datagram{*ab, payload});
   const auto round = [&] {
-    std::size_t sent = 0, arrived = 0;
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{2};
-    while (arrived < 4 * kAtOnce && std::chrono::steady_clock::now() < end) {
-      if (sent < 4 * kAtOnce && sent - arrived <= 2 * kAtOnce)
-        if (const auto taken = a.send(burst)) sent += *taken;
-      if (const std::size_t got =
-              b.receive([](const Received& in) { benchmark::DoNotOptimize(in.octets.data()); }, 1024))
-        arrived += got;
-      else
-        static_cast<void>(!b.wait(1ms));
+    std::size_t left = 4 * kAtOnce, flying = 0;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{10};
+    while (left != 0 && std::chrono::steady_clock::now() < end) {
+      if (flying <= kAtOnce)
+        if (const auto taken = a.send(burst)) flying += *taken;
+      const std::size_t got = b.receive([](const Received& in) { benchmark::DoNotOptimize(in.octets.data()); },
+                                        std::min(left, 2 * kAtOnce));
+      left -= got;
+      flying -= std::min(got, flying);
+      if (got != 0) continue;
+      const auto waiting = b.wait(20ms);
+      if (!waiting || *waiting == 0) flying = 0;  // lost
     }
-    return arrived == sent;
+    return left == 0;
   };
   for (int i = 0; i < 1000; ++i) {  // what waits for a key is not much
     static_cast<void>(!a.send(*ab, payload));

@@ -28,7 +28,7 @@ namespace {
 
 constexpr std::size_t kDescriptorsANode = 5;  // socket, epoll, timer, eventfd, memory of the keys
 constexpr std::array<std::uint8_t, 100> kQuestion{1}, kAnswer{0};
-constexpr auto kMostTime = std::chrono::seconds{180};
+constexpr auto kMostTime = std::chrono::seconds{600};
 
 struct Member {
   std::unique_ptr<Node> node;
