@@ -110,7 +110,7 @@ idle_ticks() { # NAME SECONDS
   say $(($(ticks_of "$1") - before))
 }
 
-# virtio-user in one process, vhost in another, as outer devices; idle, both sleep until an interrupt.
+# virtio-user in one process, vhost in another, as outer devices; idle, virtio-user sleeps until an interrupt.
 limit[ethdev_vhost]=90
 case_ethdev_vhost() {
   needs_ethdev
@@ -134,7 +134,7 @@ case_ethdev_vhost() {
   local asleep other
   asleep=$(idle_ticks far 2) other=$(idle_ticks relay 2)
   figure "idle for 2 s: virtio-user $asleep ticks of 10 ms, vhost $other"
-  check "idle, they sleep" [ $((asleep + other)) -le 30 ] # of 400; 5 % of a core each would be 20
+  check "idle, the side with receive interrupts sleeps" [ "$asleep" -le 6 ]
   check "at once awake again" no_loss far 10.77.0.1 50 0.01
   check "and for the other side" no_loss relay 10.77.0.5 50 0.01
 }
@@ -316,6 +316,11 @@ case_ethdev_jumbo() {
 }
 
 
+moves_to_v6() { # a late answer over IPv4 may call her back
+  at alice wg set alice peer "$(public relay)" endpoint "[2001:db8:1::1]:51820"
+  echo_from alice 10.77.0.1 && echo_from alice 10.77.0.1 && [[ $(endpoint_of alice relay) == \[* ]]
+}
+
 # Outer datagrams in pieces, of both families, through an XDP filter: put together again.
 limit[ethdev_fragments]=90
 case_ethdev_fragments() {
@@ -335,7 +340,7 @@ case_ethdev_fragments() {
   check "first echo" wait_for 15 echo_from alice 10.77.0.1
   check "datagrams in three pieces, IPv4" no_loss alice 10.77.0.1 100 0.01 -s 1372
   check "they were pieces" [ "$(at alice nstat -asz IpFragCreates | awk '/Frag/ { print $2 }')" -ge 300 ]
-  at alice wg set alice peer "$(public relay)" endpoint "[2001:db8:1::1]:51820"
+  check "alice moves to IPv6" wait_for 10 moves_to_v6
   check "datagrams in two pieces, IPv6" no_loss alice 10.77.0.1 100 0.01 -s 1372
   check "they were pieces" [ "$(at alice nstat -asz Ip6FragCreates | awk '/Frag/ { print $2 }')" -ge 150 ]
   check "none was refused" [ "$(drop_count outer_fragment)" == 0 ]
