@@ -188,6 +188,7 @@ class World {
   std::vector<Sent> sent_;
   Instant loaded_until_{}, secret_made_{};
   unsigned epoch_ = 0;
+  unsigned storm_left_ = 600;  // an input's time is bounded
   struct Bucket {
     Duration tokens = 250ms;
     Instant used{};
@@ -637,7 +638,7 @@ void World::play(Kind kind, Operands o) {
     }
     case kStorm: {  // a peer in good standing shakes hands as often as he may: others are none the worse
       const unsigned who = o.below(kUnknown);
-      for (unsigned n = o.u8(); n != 0; --n) {
+      for (unsigned n = o.u8(); n != 0 && storm_left_ != 0; --n, --storm_left_) {
         sim_.run_for(34ms);
         hear();
         note();
