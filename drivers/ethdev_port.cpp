@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 #include <string>
 
 #include "dataplane/wire/inner_ip.h"
@@ -55,6 +56,14 @@ Bell bell_of(int fd) {
   if (std::strstr(target, "[eventfd]") == nullptr) return Bell::kOther;
   // vhost's would make a reader wait for the next one
   return ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) == 0 ? Bell::kEventfd : Bell::kOther;
+}
+
+// The descriptor that an epoll descriptor watches; -1: none. vhost's driver does not say it in the event.
+int watched_by(int epoll) {
+  std::ifstream info{"/proc/self/fdinfo/" + std::to_string(epoll)};
+  for (std::string word; info >> word;)
+    if (int fd = -1; word == "tfd:" && info >> fd) return fd;
+  return -1;
 }
 
 }  // namespace
@@ -361,11 +370,11 @@ void EthdevPort::quieten(int fd) {
   std::uint64_t count;
   if (known->second == static_cast<unsigned>(Bell::kEventfd)) static_cast<void>(!::read(fd, &count, sizeof count));
   if (known->second != static_cast<unsigned>(Bell::kEpoll)) return;
-  epoll_event events[4];
-  const int found = ::epoll_wait(fd, events, std::size(events), 0);
-  for (int i = 0; i < found; ++i)
-    if (bell_of(events[i].data.fd) == Bell::kEventfd)
-      static_cast<void>(!::read(events[i].data.fd, &count, sizeof count));
+  epoll_event event;
+  if (::epoll_wait(fd, &event, 1, 0) <= 0) return;
+  if (watched_ >= 0 && ::read(watched_, &count, sizeof count) > 0) return;
+  watched_ = watched_by(fd);  // the first time, or the other end has come anew
+  if (watched_ >= 0 && bell_of(watched_) == Bell::kEventfd) static_cast<void>(!::read(watched_, &count, sizeof count));
 }
 
 void EthdevPort::wake() const {

@@ -105,6 +105,7 @@ class EthdevPort : public Port {
   };
   mutable Sleep sleep_;
   std::vector<std::pair<int, unsigned>> bells_;  // what kind each interrupt's descriptor is
+  int watched_ = -1;                             // what vhost's epoll descriptor watches
 
  protected:
   Reassembly& pieces() { return pieces_; }
