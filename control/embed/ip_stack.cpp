@@ -70,10 +70,15 @@ bool some_connection_waits() {
   return false;
 }
 
-void keep_patience(std::uint32_t before) {  // of its slow ticks since, one in five counts
+// Of its slow ticks since, one in five counts. A SYN is sent every 600 ms, for a minute: the tunnel's own handshake may
+// need several tries, 5 s apart (lwIP would give up after seven SYNs).
+void keep_patience(std::uint32_t before) {
+  constexpr std::uint32_t kConnectTicks = 60s / (2 * kTick);
   const std::uint32_t given_back = tcp_ticks - before - (tcp_ticks / kFasterBy - before / kFasterBy);
-  for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr; pcb = pcb->next)
+  for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr; pcb = pcb->next) {
     if (pcb->state == SYN_RCVD || pcb->state == FIN_WAIT_2) pcb->tmr += given_back;
+    if (pcb->state == SYN_SENT && pcb->nrtx > 1 && tcp_ticks - pcb->tmr < kConnectTicks) pcb->nrtx = 1;
+  }
 }
 
 }  // namespace

@@ -105,7 +105,6 @@ void adopt(TcpState& tcp, tcp_pcb* pcb) {
   tcp_err(pcb, on_failure);
   tcp_nagle_disable(pcb);
   pcb->snd_buf += kSendBuffer - TCP_SND_BUF;
-  pcb->ssthresh = kSendBuffer;
 }
 
 err_t on_arrived(void* arg, tcp_pcb* pcb, err_t why) {

@@ -106,7 +106,7 @@ struct Mover {
 };
 
 // Goal: TCP carries octets unaltered and in order, both ways at once, in both families, whoever drives the nodes.
-// Method: 3 MB each way between two stacks in one process; then both ends have ended.
+// Method: 1.5 MB each way between two stacks in one process; then both ends have ended.
 TEST(IpStack, CarriesStreamsBothWaysOverBothFamilies) {
   for (const unsigned workers : {0u, 1u}) {
     NodeOptions a, b;
@@ -117,11 +117,11 @@ TEST(IpStack, CarriesStreamsBothWaysOverBothFamilies) {
     for (const IpEndpoint& to : {world.server_v4(80), world.server_v6(80)}) {
       auto connected = world.client->connect(to);
       ASSERT_TRUE(connected) << connected.error().what;
-      Mover client{std::move(*connected), pattern(3'000'000, 1)}, server{};
+      Mover client{std::move(*connected), pattern(1'500'000, 1)}, server{};
       ASSERT_TRUE(world.until([&] {
         client.move();
         auto arrived = listener->accept();
-        if (arrived) server = {std::move(*arrived), pattern(3'000'000, 2)};
+        if (arrived) server = {std::move(*arrived), pattern(1'500'000, 2)};
         if (server.socket) server.move();
         return client.ended && server.ended;
       })) << "workers "
@@ -184,7 +184,7 @@ Octets hostile_packet(std::mt19937& random, const Address& to_v6, const Address&
     const std::uint16_t ports[] = {80, 7, 5158, static_cast<std::uint16_t>(random())};
     store_be16(ip + header + 2, ports[below(4)]);
     store_be16(ip + header, static_cast<std::uint16_t>(50000 + below(4)));  // few, so that some meet a connection
-    if (protocol == 6 && below(2) != 0) ip[header + 12] = static_cast<std::uint8_t>(5 + below(4)) << 4;
+    if (protocol == 6 && below(2) != 0) ip[header + 12] = static_cast<std::uint8_t>((5 + below(4)) << 4);
     if (protocol == 6 && below(2) != 0) ip[header + 13] = below(2) != 0 ? 0x02 : 0x10;
     if (protocol == 6) store_be32(ip + header + 4, below(5000));
     if (protocol == 17) store_be16(ip + header + 4, static_cast<std::uint16_t>(packet.size() - header));
@@ -280,6 +280,19 @@ TEST(IpStack, TellsRefusedFromUnreachable) {
   EXPECT_EQ(code_of_read(nowhere), ETIMEDOUT);
   nowhere.deadline(0s);  // a deadline that passed is no end
   EXPECT_EQ(code_of_read(nowhere), EAGAIN);
+}
+
+// Goal: a connect outlives a tunnel that needs its time: the peer's first handshake messages are lost, the next try is
+// 5 s later. Method: the server learns the client's key only after 4 s.
+TEST(IpStack, ConnectOutlivesASlowHandshake) {
+  World world;
+  ASSERT_TRUE(world.server_node->remove_peer(world.client_node->key()));
+  TcpListener listener = std::move(*world.server->listen(80));
+  TcpSocket socket = std::move(*world.client->connect(world.server_v4(80)));
+  EXPECT_FALSE(world.until([&] { return socket.readable(); }, std::chrono::seconds{4}));
+  world.client_at_server =
+      *world.server_node->add_peer(world.client_node->key(), {.allowed_ips = {prefix("10.9.0.1/32")}});
+  EXPECT_TRUE(world.until([&] { return socket.connected(); }));
 }
 
 // Goal: who is closed, reset, or left by his stack in the middle of a transfer gets a defined answer; nothing leaks.
@@ -525,7 +538,7 @@ TEST(IpStack, GarbageFromAPeerHarmsNothing) {
   Mover a{std::move(two.client), pattern(2'000'000, 5)}, b{std::move(two.server), {1}};
   std::mt19937 random{11};
   std::uint64_t sent = 0;
-  for (int i = 0; i < 60'000; ++i) {
+  for (int i = 0; i < 30'000; ++i) {
     const Octets packet = hostile_packet(random, world.server_node->address(), evil_node->address());
     if (evil_node->send_packet(packet)) ++sent;
     if (i % 32 != 0) continue;
@@ -543,10 +556,10 @@ TEST(IpStack, GarbageFromAPeerHarmsNothing) {
   }));
   EXPECT_TRUE(b.in == a.out);
   const IpStackStats stats = world.server->stats();
-  EXPECT_GT(sent, 30'000u);
-  EXPECT_GT(stats.received, 20'000u);
-  EXPECT_GT(stats.refused, 1000u);
-  EXPECT_GT(stats.not_ours, 1000u);
+  EXPECT_GT(sent, 15'000u);
+  EXPECT_GT(stats.received, 5'000u);
+  EXPECT_GT(stats.refused, 300u);
+  EXPECT_GT(stats.not_ours, 300u);
   static_cast<void>(evil), static_cast<void>(server);
 }
 
