@@ -302,7 +302,6 @@ TEST_P(Misuse, AStreamThatNobodyReadsHoldsItsWriterBack) {
 
 // Goal: a peer that vanishes in mid-stream without a word: the deadline ends the waiting; the stream can be closed.
 TEST_P(Misuse, APeerThatVanishesInMidStreamIsNoticedAtTheDeadline) {
-  auto a = open({.workers = GetParam()});
   int keys[2], places[2];
   ASSERT_EQ(::pipe(keys) | ::pipe(places), 0);
   const pid_t child = ::fork();
@@ -317,6 +316,7 @@ TEST_P(Misuse, APeerThatVanishesInMidStreamIsNoticedAtTheDeadline) {
     for (Octets room(100000); stream && stream->read(room, 10s);) continue;
     ::_exit(0);
   }
+  auto a = open({.workers = GetParam()});
   std::array<char, 100> place{};
   ASSERT_GT(::read(places[0], place.data(), place.size() - 1), 45);
   ASSERT_EQ(::write(keys[1], a->key_text().data(), 44), 44);
@@ -359,7 +359,7 @@ TEST(MisuseOfLimits, WithoutDescriptorsOrMemoryANodeIsRefused) {
   const int again = ::dup(0);
   EXPECT_EQ(again, free_fd) << "a descriptor was left open";
   ::close(again);
-#ifndef __SANITIZE_ADDRESS__  // its shadow is beyond any limit
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // their shadow is beyond any limit
   const pid_t child = ::fork();
   if (child == 0) {
     const rlimit little{256 << 20, 256 << 20};
