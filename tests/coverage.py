@@ -17,8 +17,8 @@ import re
 import subprocess
 import sys
 
-FLOORS = (90.0, 90.0)  # lines, branches
-FOLDERS = ("dataplane", "control")
+FLOORS = {"dataplane": (95.0, 90.0), "control": (90.0, 75.0)}  # lines, branches; README.md: what control lacks
+FOLDERS = tuple(FLOORS)
 NOT_COUNTED = re.compile(r"\b(WG_CHECK|WG_DCHECK|seeded_fault|WG_LOG)\b")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -90,7 +90,7 @@ def main():
     below = False
     for name, have in folders.items():
         print(show(name, have))
-        below |= 100.0 * have[0] < FLOORS[0] * have[1] or 100.0 * have[2] < FLOORS[1] * have[3]
+        below |= 100.0 * have[0] < FLOORS[name][0] * have[1] or 100.0 * have[2] < FLOORS[name][1] * have[3]
     print("; ".join(f"{name}: lines {part(h[0], h[1]).strip()}, branches {part(h[2], h[3]).strip()}" for name, h in folders.items()))
     return 1 if below else 0
 
