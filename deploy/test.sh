@@ -177,7 +177,7 @@ run_fuzz() {
     corpus=tests/fuzz/corpus/$(basename "$target" | sed 's/^fuzz_//; s/_fuzz$//')
     mkdir -p "$out/fuzz/$(basename "$target")"
     [[ -d $corpus ]] || corpus=
-    if quietly "$target" -max_total_time="$seconds" -timeout=25 -rss_limit_mb=2048 -entropic=0 -print_final_stats=1 \
+    if quietly "$target" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -entropic=0 -print_final_stats=1 \
       -artifact_prefix="$out/fuzz/" "$out/fuzz/$(basename "$target")" ${corpus:+"$corpus"} >"$out/fuzz-$(basename "$target").log" 2>&1 </dev/null; then
       passed=$((passed + 1))
       step "fuzz: $(basename "$target") $(sed -n 's/^stat::number_of_executed_units: *//p' "$out/fuzz-$(basename "$target").log") runs"

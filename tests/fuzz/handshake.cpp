@@ -188,7 +188,7 @@ class World {
   std::vector<Sent> sent_;
   Instant loaded_until_{}, secret_made_{};
   unsigned epoch_ = 0;
-  unsigned storm_left_ = 600;  // an input's time is bounded
+  unsigned storm_left_ = 400;  // an input's time is bounded
   struct Bucket {
     Duration tokens = 250ms;
     Instant used{};
