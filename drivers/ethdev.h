@@ -62,9 +62,8 @@ constexpr const char* kOpenEthdevSymbol = "wireplane_open_ethdev";
 // "net_af_packet0,iface=eth0,qpairs=2" -> "eth0"; only for drivers that share an interface with the kernel.
 [[nodiscard]] std::string shared_interface_of(const std::string& device);
 
-
-// What a process must still be allowed (capability(7)'s numbers) to open the device once more, when the kernel's interface
-// behind it has gone and come back. Empty: it never has to.
+// What a process must still be allowed (capability(7)'s numbers) to open the device once more, when the kernel's
+// interface behind it has gone and come back. Empty: it never has to.
 [[nodiscard]] std::vector<int> capabilities_to_reopen(const std::string& device);
 
 }  // namespace wireplane
