@@ -1,6 +1,6 @@
 #include <dlfcn.h>
-#include <linux/capability.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <unistd.h>
 
 #include <cerrno>
