@@ -89,11 +89,12 @@ guest_boot() { # HOST WORDS-OF-ITS-COMMAND-LINE [QEMU-ARGUMENTS...]
   local name=$1 words=$2 khz
   shift 2
   [[ -f $guest_dir/vmlinux && -f $guest_dir/initrd.cpio ]] || leave_out "no guest kernel was built (tests/interop/kernel_guest.sh build)"
-  # Ticks are lost where the emulation is starved: a watchdog that trusts them more than the TSC would slow the guest's clock.
+  # Ticks are lost where the emulation is starved: a watchdog that trusts them more than the TSC would slow the guest's clock. Nor may timers
+  # hang on the frequency of a local APIC that it measured meanwhile: it ticks.
   khz=$(awk '/^cpu MHz/ { printf "%d", $4 * 1000; exit }' /proc/cpuinfo)
   spawn qemu "$name" qemu-system-x86_64 -M microvm,x-option-roms=off,rtc=on,auto-kernel-cmdline=off -accel tcg -cpu qemu64,+rdrand \
     -smp 1 -m 128 -nodefaults -no-user-config -display none -no-reboot -kernel "$guest_dir/vmlinux" -initrd "$guest_dir/initrd.cpio" \
-    -append "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on tsc_early_khz=$khz tsc=reliable $words" \
+    -append "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on tsc_early_khz=$khz tsc=reliable nohz=off highres=off $words" \
     -serial "file:$lab_logs/guest-console.log" -netdev tap,id=n0,ifname=tap0,script=no,downscript=no -device virtio-net-device,netdev=n0,csum=off "$@"
   wait_for 90 grep -q 'guest: ready' "$lab_logs/guest-console.log" || {
     tail -n 20 "$lab_logs/guest-console.log" "$lab_logs/qemu.log"
