@@ -26,8 +26,8 @@ class Port {
   virtual std::size_t send(Burst& burst, WorkerContext& context) = 0;
   // File descriptors that become readable when receive() has something; none: the worker polls with short sleeps.
   virtual void wake_fds(std::vector<int>& fds) const { static_cast<void>(fds); }
-  // Packets that send() took and that neither left nor were dropped yet (they wait for a next hop). When one leaves, the
-  // port counts it itself.
+  // Packets that send() took and that neither left nor were dropped yet (they wait for a next hop). When one leaves,
+  // the port counts it itself.
   [[nodiscard]] virtual std::size_t waiting() const { return 0; }
 };
 
