@@ -18,7 +18,7 @@ install_peers() {
     if ! command -v "${from%%:*}" >/dev/null; then
       warn "$name needs ${from%%:*}, which is not installed: the tests that want $name are left out"
       missing=1
-    elif ! compile_peer "$from" "$path" >"$path.log" 2>&1 </dev/null; then
+    elif ! { compile_peer "$from" "$path" || { sleep 5 && compile_peer "$from" "$path"; }; } >"$path.log" 2>&1 </dev/null; then # a registry may hiccup
       tail -n 5 "$path.log" >&2
       warn "$name could not be compiled (all of it: $path.log): the tests that want it are left out"
       missing=1
