@@ -1,6 +1,7 @@
 #include "control/config.h"
 
 #include <algorithm>
+#include <span>
 #include <unordered_map>
 #include <utility>
 
@@ -58,7 +59,7 @@ class Parser {
   enum class Section { kNone, kUnknown, kInterface, kPeer, kEngine };
   static constexpr std::pair<Section, std::string_view> kSections[] = {
       {Section::kInterface, "[Interface]"}, {Section::kPeer, "[Peer]"}, {Section::kEngine, "[Engine]"}};
-  static const std::vector<Key>& keys_of(Section section);
+  static std::span<const Key> keys_of(Section section);
   static std::string_view alternative_to(std::string_view key);
 
   void read_line(std::string_view line);
@@ -124,8 +125,9 @@ class Parser {
   std::unordered_map<std::uint32_t, std::string> group_names_;
 };
 
-const std::vector<Parser::Key>& Parser::keys_of(Section section) {
-  static const std::vector<Key> kInterface = {
+// Arrays, which nothing destroys: a reload's thread may still read them while the process ends.
+std::span<const Parser::Key> Parser::keys_of(Section section) {
+  static const Key kInterface[] = {
       {"PrivateKey", &Parser::private_key},
       {"ListenPort", &Parser::listen_port},
       {"FwMark", &Parser::fwmark},
@@ -133,7 +135,7 @@ const std::vector<Parser::Key>& Parser::keys_of(Section section) {
       {"MTU", &Parser::mtu},
       {"Table", &Parser::table},
   };
-  static const std::vector<Key> kPeer = {
+  static const Key kPeer[] = {
       {"PublicKey", &Parser::public_key},
       {"PresharedKey", &Parser::preshared_key},
       {"AllowedIPs", &Parser::allowed_ips, true},
@@ -141,7 +143,7 @@ const std::vector<Parser::Key>& Parser::keys_of(Section section) {
       {"PersistentKeepalive", &Parser::persistent_keepalive},
       {"Group", &Parser::group},
   };
-  static const std::vector<Key> kEngine = {
+  static const Key kEngine[] = {
       {"Workers", &Parser::workers},
       {"Outer", &Parser::outer},
       {"Inner", &Parser::inner},
@@ -160,7 +162,6 @@ const std::vector<Parser::Key>& Parser::keys_of(Section section) {
       {"Keylog", &Parser::keylog},
       {"User", &Parser::user},
   };
-  static const std::vector<Key> kNothing;
   switch (section) {
     case Section::kInterface:
       return kInterface;
@@ -169,7 +170,7 @@ const std::vector<Parser::Key>& Parser::keys_of(Section section) {
     case Section::kEngine:
       return kEngine;
     default:
-      return kNothing;
+      return {};
   }
 }
 
@@ -246,7 +247,7 @@ void Parser::read_pair(std::string_view key, std::string_view value) {
   if (section_ == Section::kUnknown) return;  // told already
   if (section_ == Section::kNone)
     return fail(line_, key, "expected a section, such as [Interface], before the first key");
-  const auto& keys = keys_of(section_);
+  const std::span<const Key> keys = keys_of(section_);
   const auto found = std::find_if(keys.begin(), keys.end(), [&](const Key& k) { return same_name(k.name, key); });
   if (found == keys.end()) {
     if (const auto advice = alternative_to(key); !advice.empty()) return fail(line_, key, std::string{advice});

@@ -128,7 +128,7 @@ Drop Worker::route_relayed(Packet& packet) {
     return refuse_with_icmp(packet, IcmpError::kProhibited, Drop::kForwardingOff);
   if (packet.peer == packet.from_peer) return Drop::kReflected;
   if (ttl_of(ip) <= 1) return refuse_with_icmp(packet, IcmpError::kTimeExceeded, Drop::kTtlExpired);
-  packet.to = packet.peer->endpoint.load(std::memory_order_acquire);
+  packet.to = endpoint_of(*packet.peer);
   if (packet.to == nullptr) return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoEndpoint);
   if (packet.length > settings_->mtu) return shorten(packet);
   WG_CHECK(decrement_ttl(ip));
@@ -144,7 +144,7 @@ bool Worker::may_forward(const PeerState& from, const PeerState& to) const {
 
 Drop Worker::route_from_host(Packet& packet) {
   if (packet.peer == nullptr) return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoRoute);  // P38: ENOKEY
-  packet.to = packet.peer->endpoint.load(std::memory_order_acquire);
+  packet.to = endpoint_of(*packet.peer);
   if (packet.to == nullptr)
     return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoEndpoint);  // P38: EDESTADDRREQ
   if (is_own_datagram(packet.data, packet.length, settings_->listen_port, *packet.to) && !seeded_fault(42))
@@ -189,7 +189,7 @@ Drop Worker::refuse_with_icmp(Packet& packet, IcmpError kind, Drop reason) {
   error.length = static_cast<std::uint32_t>(length);
   error.to_host = to_host;
   error.peer = packet.from_peer;
-  if (!to_host) error.to = packet.from_peer->endpoint.load(std::memory_order_acquire);
+  if (!to_host) error.to = endpoint_of(*packet.from_peer);
   if (length == 0 || (!to_host && error.to == nullptr)) {  // nothing may be said, or to nobody
     link_.counters.consumed.add(1);                        // what was made ends here
     context_.release(error);
@@ -239,7 +239,7 @@ Session* Worker::sending_session(PeerState& peer) {
 
 // What waited for a key, oldest first. If the key is gone again, the rest goes on waiting.
 void Worker::flush_staged(PeerState& peer) {
-  const Endpoint* to = peer.endpoint.load(std::memory_order_acquire);
+  const Endpoint* to = endpoint_of(peer);
   for (bool more = true; more;) {
     Session* session = to == nullptr ? nullptr : sending_session(peer);
     if (session == nullptr) return;
@@ -257,7 +257,7 @@ void Worker::flush_staged(PeerState& peer) {
 }
 
 void Worker::send_keepalive(PeerState& peer) {
-  const Endpoint* to = peer.endpoint.load(std::memory_order_acquire);
+  const Endpoint* to = endpoint_of(peer);
   if (to == nullptr) return;
   Packet packet;
   if (!context_.make(packet)) return;

@@ -206,6 +206,39 @@ void Worker::follow(Session& session, PeerState& peer, const Packet& packet) {
   if (!post(link_.urgent, roamed)) return;  // the next packet tries again
   received.posted = packet.from;
   received.posted_against = version;
+  remember_move(session, peer, packet, version);
+}
+
+// Only by the newest packet of the newest session: a late one, from where the peer was, must not turn us back.
+void Worker::remember_move(const Session& session, PeerState& peer, const Packet& packet, std::uint32_t version) {
+  const bool newest = session.received.window.next() == packet.counter + 1 &&
+                      session.serial >= SendingWord::serial(peer.sending.load(std::memory_order_relaxed));
+  if (!newest) return;
+  const auto end = moves_.begin() + static_cast<std::ptrdiff_t>(moves_count_);
+  const auto move = std::find_if(moves_.begin(), end, [&](const Move& m) { return m.peer == session.peer; });
+  if (move == moves_.end()) return;  // many at once: these are answered where they were, for a moment
+  if (move == end) ++moves_count_;
+  *move = {.peer = session.peer, .version = version, .until = now_ + kMoveTakesAtMost, .to = packet.from};
+}
+
+void Worker::forget_moves() {
+  for (std::size_t i = 0; i < moves_count_;) {
+    const PeerState* peer = engine_.find_peer(moves_[i].peer);
+    const bool pending = peer != nullptr && now_ < moves_[i].until &&
+                         peer->endpoint_version.load(std::memory_order_acquire) == moves_[i].version;
+    if (pending) {
+      ++i;
+    } else {
+      moves_[i] = moves_[--moves_count_];
+    }
+  }
+}
+
+// Where to send to a peer; null: nobody knows. Valid until the step ends.
+const Endpoint* Worker::endpoint_of(const PeerState& peer) const {
+  for (std::size_t i = 0; i < moves_count_; ++i)
+    if (moves_[i].peer == peer.id) return &moves_[i].to;
+  return peer.endpoint.load(std::memory_order_acquire);
 }
 
 // What the timers of wg §6 want to know of reception; control reads it when one is due.

@@ -26,6 +26,8 @@ Work Worker::step(Instant now) {
   now_ = now;
   now_ms_ = ns(now) / 1'000'000 * 1'000'000;
   worked_ = false;
+  if (moves_count_ != 0) [[unlikely]]
+    forget_moves();
 
   take_orders();                     //    what control left for us: handshake messages, keys that became ready
   take_handed_over();                //    transport messages of our sessions that arrived at another worker

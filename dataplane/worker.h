@@ -64,6 +64,9 @@ class Worker {
   void look_up(Burst& burst, std::size_t first, const std::uint8_t* (*address_of)(const std::uint8_t* ip));
   void confirm(Session& session, PeerState& peer);
   void follow(Session& session, PeerState& peer, const Packet& packet);
+  void remember_move(const Session& session, PeerState& peer, const Packet& packet, std::uint32_t version);
+  void forget_moves();
+  [[nodiscard]] const Endpoint* endpoint_of(const PeerState& peer) const;
   void heard(Session& session, PeerState& peer, bool data);
   Drop admit(Packet& packet);
 
@@ -106,6 +109,18 @@ class Worker {
   Burst host_;       // of it, what leaves by the inner port
   Burst staged_;     // what had waited for a key, on its way out
   Burst fragments_;  // of packets that were cut to the MTU
+
+  // Peers that have just moved: control has been told and has not published the endpoint yet. What we send meanwhile
+  // goes to the new one; an answer to the old one would move a peer that hears it back.
+  struct Move {
+    PeerId peer;
+    std::uint32_t version;  // of the endpoint that the peer left
+    Instant until;          // by then control has decided, perhaps against it
+    Endpoint to;
+  };
+  static constexpr Duration kMoveTakesAtMost = std::chrono::milliseconds{100};
+  std::array<Move, 32> moves_;
+  std::size_t moves_count_ = 0;
 
   // One burst's lookups of inner addresses, by family.
   struct Lookups {

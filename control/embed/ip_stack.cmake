@@ -24,7 +24,10 @@ target_link_options(wireplane_ip_shared PRIVATE LINKER:--as-needed)
 target_link_libraries(wireplane_ip_shared PUBLIC wireplane_shared PRIVATE wireplane_dataplane ${lwip})
 set_target_properties(wireplane_ip_shared PROPERTIES OUTPUT_NAME wireplane-ip VERSION ${PROJECT_VERSION} SOVERSION 0
   LINK_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/ip_stack.map)
-target_link_options(wireplane_ip_shared PRIVATE "LINKER:--version-script=${CMAKE_CURRENT_LIST_DIR}/ip_stack.map" LINKER:--no-undefined)
+target_link_options(wireplane_ip_shared PRIVATE "LINKER:--version-script=${CMAKE_CURRENT_LIST_DIR}/ip_stack.map")
+if(NOT WIREPLANE_FUZZ) # clang's sanitizers are in the program alone
+  target_link_options(wireplane_ip_shared PRIVATE LINKER:--no-undefined)
+endif()
 
 # Installed beside libwireplane (package.cmake): `pkg-config wireplane-ip`.
 install(TARGETS wireplane_ip_shared LIBRARY COMPONENT embed NAMELINK_COMPONENT embed)

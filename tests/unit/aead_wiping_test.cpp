@@ -79,7 +79,8 @@ Needles secrets_of(const Packets& p, bool of_one_length) {
 }
 
 // Runs `call` and takes the vector registers as it left them, before anyone else has used them.
-__attribute__((target("avx2"), noinline)) void then_ymm(void (*call)(Packets&), Packets& p, Registers& left) {
+[[maybe_unused]] __attribute__((target("avx2"), noinline)) void then_ymm(void (*call)(Packets&), Packets& p,
+                                                                         Registers& left) {
   call(p);
 #define WG_TAKE(i) "vmovdqu %%ymm" #i ", 64*" #i "(%0)\n\t"
   __asm__ volatile(WG_TAKE(0) WG_TAKE(1) WG_TAKE(2) WG_TAKE(3) WG_TAKE(4) WG_TAKE(5) WG_TAKE(6) WG_TAKE(7) WG_TAKE(8)
@@ -89,7 +90,8 @@ __attribute__((target("avx2"), noinline)) void then_ymm(void (*call)(Packets&), 
                    : "memory");
 #undef WG_TAKE
 }
-__attribute__((target("avx512f"), noinline)) void then_zmm(void (*call)(Packets&), Packets& p, Registers& left) {
+[[maybe_unused]] __attribute__((target("avx512f"), noinline)) void then_zmm(void (*call)(Packets&), Packets& p,
+                                                                            Registers& left) {
   call(p);
 #define WG_TAKE(i) "vmovdqu64 %%zmm" #i ", 64*" #i "(%0)\n\t"
   __asm__ volatile(WG_TAKE(0) WG_TAKE(1) WG_TAKE(2) WG_TAKE(3) WG_TAKE(4) WG_TAKE(5) WG_TAKE(6) WG_TAKE(7) WG_TAKE(8)

@@ -182,6 +182,36 @@ TEST_F(Data, EndpointFollowsAuthenticatedPacketsOnly) {
   EXPECT_TRUE(sim.record.back().is(MessageType::kResponse));
 }
 
+// Goal: what is sent to a peer after it has moved goes to where it is now, even before control has heard of the move:
+// an answer to the old address would make a peer that still hears it there move back. Method: control is held back
+// until the worker has answered.
+TEST_F(Data, AnswersGoToTheNewEndpointBeforeControlHasHeardOfTheMove) {
+  const KeyPair keys = joined();
+  peer.send_octets(peer.data(keys, 1, from_peer()));
+  sim.run_for(50ms);
+  const Endpoint elsewhere = endpoint("203.0.113.4", 4242);
+  bool answered = false;
+  node.before_control = [&] {
+    if (std::exchange(answered, true)) return;
+    EXPECT_EQ(peer.as_peer().endpoint->remote, peer.at.remote);
+    node.send(for_peer());
+    static_cast<void>(node.workers.front()->step(sim.now_of(node).engine));
+  };
+  const std::size_t before = sim.record.size();
+  sim.inject(elsewhere, node.at(), peer.data(keys, 2, from_peer()));
+  sim.run_for(50ms);
+  node.before_control = nullptr;
+  ASSERT_TRUE(answered);
+  std::size_t answers = 0;
+  for (std::size_t i = before; i < sim.record.size(); ++i) {
+    if (sim.record[i].from != node.at() || !sim.record[i].is_data()) continue;
+    EXPECT_EQ(sim.record[i].to.remote, elsewhere.remote);
+    ++answers;
+  }
+  EXPECT_EQ(answers, 1u);
+  EXPECT_EQ(peer.as_peer().endpoint->remote, elsewhere.remote);
+}
+
 // Goal: what we answer leaves from the address it was sent to, until nobody answers any more.
 // Method: a node with two addresses; the peer speaks to the second; then the peer is silent for 15 s and 5 s more.
 // proves: P37
