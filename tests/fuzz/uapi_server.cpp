@@ -210,7 +210,7 @@ Request set_request(Operands& o) {
     const unsigned which = o.u8();
     add(request.device, device_line(which % 32 < 27 ? which % 5 : which % 8, o));
   }
-  while (!o.empty()) {
+  while (!o.empty() && request.peers.size() < 64) {  // as many peers and allowed IPs as the server's limits allow
     const unsigned which = o.u8();
     if (which % 4 == 0 || request.peers.empty())
       add(request.peers, {"public_key", key(which / 4).name});
