@@ -313,7 +313,7 @@ TEST_P(Misuse, APeerThatVanishesInMidStreamIsNoticedAtTheDeadline) {
     const std::string place = (*node)->key_text() + loopback(**node) + '\n';
     if (::write(places[1], place.data(), place.size()) < 0) ::_exit(1);
     if (::read(keys[0], key.data(), key.size()) != 44) ::_exit(1);
-    if (!(*node)->add_peer({key.data(), key.size()})) ::_exit(1);
+    if (!(*node)->add_peer({key.data(), key.size()}) || ::write(places[1], "+", 1) != 1) ::_exit(1);
     auto stream = (*node)->accept_stream(10s);
     for (Octets room(100000); stream && stream->read(room, 10s);) continue;
     ::_exit(0);
@@ -323,7 +323,8 @@ TEST_P(Misuse, APeerThatVanishesInMidStreamIsNoticedAtTheDeadline) {
   ASSERT_GT(::read(places[0], place.data(), place.size() - 1), 45);
   ASSERT_EQ(::write(keys[1], a->key_text().data(), 44), 44);
   const std::string line{place.data()};
-  std::this_thread::sleep_for(50ms);  // it adds us
+  char added = 0;  // before that it would not answer, and our next initiation comes after 5 s
+  ASSERT_EQ(::read(places[0], &added, 1), 1);
   Stream stream = *a->connect(line.substr(0, 44), line.substr(44, line.find('\n') - 44))->open_stream();
   const Octets octets(100000);
   for (int i = 0; i < 10; ++i) ASSERT_TRUE(stream.write_all(octets, 10s)) << i;
