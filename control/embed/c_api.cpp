@@ -108,6 +108,34 @@ NodeOptions options_of(const wp_options& callers) {
   return options;
 }
 
+// Both kinds of datagrams are sent alike: as many as fit a burst, until one is not taken. made: the C++ API's, of one
+// of them.
+template <class From, class Made>
+int send_all(wp_node* node, const From* datagrams, std::size_t count, Made made) {
+  constexpr std::size_t kAtOnce = 64;
+  std::array<Datagram, kAtOnce> burst;
+  std::size_t taken = 0;
+  while (taken < count) {
+    std::size_t ready = 0;
+    for (; ready < kAtOnce && taken + ready < count; ++ready) {
+      const From& from = datagrams[taken + ready];
+      const std::optional<NodePeer> to = node->node->find_peer(id_of(from.peer));
+      if (!to) break;
+      burst[ready] = made(from, *to);
+    }
+    const Result<std::size_t> sent = ready == 0 ? Result<std::size_t>{Error{"no such peer", ENOENT}}
+                                                : node->node->send(std::span{burst}.first(ready));
+    if (!sent) return taken == 0 ? fail(sent.error()) : static_cast<int>(taken);
+    taken += *sent;
+    if (*sent < kAtOnce) break;
+  }
+  return static_cast<int>(taken);
+}
+
+std::span<const std::uint8_t> octets_at(const void* data, std::size_t length) {
+  return {static_cast<const std::uint8_t*>(data), length};
+}
+
 }  // namespace
 
 extern "C" {
@@ -244,24 +272,9 @@ int wp_send(wp_node* node, wp_peer peer, const void* data, size_t length) {
 
 int wp_send_burst(wp_node* node, const wp_datagram* datagrams, size_t count) {
   return guarded([&] {
-    constexpr std::size_t kAtOnce = 64;
-    std::array<Datagram, kAtOnce> burst;
-    std::size_t taken = 0;
-    while (taken < count) {
-      std::size_t ready = 0;
-      for (; ready < kAtOnce && taken + ready < count; ++ready) {
-        const wp_datagram& from = datagrams[taken + ready];
-        const std::optional<NodePeer> to = node->node->find_peer(id_of(from.peer));
-        if (!to) break;
-        burst[ready] = {*to, {static_cast<const std::uint8_t*>(from.data), from.length}};
-      }
-      const Result<std::size_t> sent = ready == 0 ? Result<std::size_t>{Error{"no such peer", ENOENT}}
-                                                  : node->node->send(std::span{burst}.first(ready));
-      if (!sent) return taken == 0 ? fail(sent.error()) : static_cast<int>(taken);
-      taken += *sent;
-      if (*sent < kAtOnce) break;
-    }
-    return static_cast<int>(taken);
+    return send_all(node, datagrams, count, [](const wp_datagram& from, const NodePeer& to) {
+      return Datagram{to, octets_at(from.data, from.length)};
+    });
   });
 }
 
@@ -303,28 +316,10 @@ int wp_view_peer(wp_node* node, wp_peer peer, wp_peer_view* out) {
 
 int wp_send_outgoing(wp_node* node, const wp_outgoing* datagrams, size_t count) {
   return guarded([&] {
-    constexpr std::size_t kAtOnce = 64;
-    std::array<Datagram, kAtOnce> burst;
-    std::size_t taken = 0;
-    while (taken < count) {
-      std::size_t ready = 0;
-      for (; ready < kAtOnce && taken + ready < count; ++ready) {
-        const wp_outgoing& from = datagrams[taken + ready];
-        const std::optional<NodePeer> to = node->node->find_peer(id_of(from.peer));
-        if (!to) break;
-        burst[ready] = {*to,
-                        {static_cast<const std::uint8_t*>(from.data), from.length},
-                        from.port == 0 ? kDatagramPort : from.port,
-                        from.from_port == 0 ? kDatagramPort : from.from_port,
-                        from.traffic_class};
-      }
-      const Result<std::size_t> sent = ready == 0 ? Result<std::size_t>{Error{"no such peer", ENOENT}}
-                                                  : node->node->send(std::span{burst}.first(ready));
-      if (!sent) return taken == 0 ? fail(sent.error()) : static_cast<int>(taken);
-      taken += *sent;
-      if (*sent < kAtOnce) break;
-    }
-    return static_cast<int>(taken);
+    return send_all(node, datagrams, count, [](const wp_outgoing& from, const NodePeer& to) {
+      return Datagram{to, octets_at(from.data, from.length), from.port == 0 ? kDatagramPort : from.port,
+                      from.from_port == 0 ? kDatagramPort : from.from_port, from.traffic_class};
+    });
   });
 }
 

@@ -207,8 +207,5 @@ WIREPLANE_FUZZ_PROGRAMS(wireplane::kGrammar)
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace wireplane;
-  World world;
-  for (const fuzz::Operation& op : fuzz::parse({data, size}, 300))
-    world.play(static_cast<Kind>(op.kind % kKinds), fuzz::Operands{op.operands});
-  return 0;
+  return fuzz::play_in_new<World>({data, size}, 300, kKinds);
 }

@@ -256,8 +256,5 @@ WIREPLANE_FUZZ_PROGRAMS(wireplane::kGrammar)
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace wireplane;
-  World world;
-  for (const fuzz::Operation& op : fuzz::parse({data, size}, 200))
-    world.play(static_cast<Kind>(op.kind % kKinds), fuzz::Operands{op.operands});
-  return 0;
+  return fuzz::play_in_new<World>({data, size}, 200, kKinds);
 }

@@ -666,8 +666,5 @@ WIREPLANE_FUZZ_PROGRAMS(wireplane::test::kGrammar)
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace wireplane::test;
   testing::FLAGS_gtest_break_on_failure = true;
-  World world;
-  for (const wireplane::fuzz::Operation& op : wireplane::fuzz::parse({data, size}, 150))
-    world.play(static_cast<Kind>(op.kind % kKinds), wireplane::fuzz::Operands{op.operands});
-  return 0;
+  return wireplane::fuzz::play_in_new<World>({data, size}, 150, kKinds);
 }

@@ -171,6 +171,15 @@ class Mutator {
   std::minstd_rand dice_;
 };
 
+// A target's entry: a new world, in which the input's operations are played; at most so many.
+template <class World, class Kind>
+int play_in_new(std::span<const std::uint8_t> input, std::size_t at_most, Kind kinds) {
+  World world;
+  for (const Operation& op : parse(input, at_most))
+    world.play(static_cast<Kind>(op.kind % kinds), Operands{op.operands});
+  return 0;
+}
+
 }  // namespace wireplane::fuzz
 
 // In a target, once, behind the grammar.
