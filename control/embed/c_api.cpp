@@ -291,7 +291,7 @@ int wp_receive(wp_node* node, wp_message* messages, size_t count, void* memory, 
     auto* free = static_cast<std::uint8_t*>(memory);
     wp_message* next = messages;
     const auto take = [&](const Received& in) {
-      std::ranges::copy(in.octets, free);
+      std::copy_n(in.octets.data(), in.octets.size(), free);
       *next++ = {handle_of(in.from.id), free,        in.octets.size(), in.port,
                  in.from_port,          in.datagram, in.traffic_class, {}};
       free += in.octets.size();

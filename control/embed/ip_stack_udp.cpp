@@ -83,7 +83,7 @@ Status UdpSocket::send(const IpEndpoint& to, std::span<const std::uint8_t> octet
     return Error{"expected at most " + std::to_string(kMostOctets) + " octets", EMSGSIZE};
   pbuf* copy = pbuf_alloc(PBUF_TRANSPORT, static_cast<u16_t>(octets.size()), PBUF_RAM);
   if (copy == nullptr) return out_of_memory();
-  std::ranges::copy(octets, static_cast<std::uint8_t*>(copy->payload));
+  std::copy_n(octets.data(), octets.size(), static_cast<std::uint8_t*>(copy->payload));
   const ip_addr_t there = lwip_address(to.address);
   const std::uint64_t full = s.counted.queue_full;
   const err_t sent = udp_sendto(state_->pcb, copy, &there, to.port);

@@ -153,7 +153,7 @@ void IpStackState::input(std::span<const std::uint8_t> packet) {
     ++counted.no_memory;
     return;
   }
-  std::ranges::copy(packet, static_cast<std::uint8_t*>(copy->payload));
+  std::copy_n(packet.data(), packet.size(), static_cast<std::uint8_t*>(copy->payload));
   const OnlyInterface only{interface};
   ip_input(copy, &interface);  // takes the buffer
 }

@@ -45,7 +45,7 @@ bool Node::State::send_sctp(const NodePeer& to, std::span<const std::uint8_t> pa
   ip[7] = 64;
   std::ranges::copy(address.octets, ip + 8);
   std::ranges::copy(to.address.octets, ip + 24);
-  std::ranges::copy(packet, ip + kIpv6HeaderSize);
+  std::copy_n(packet.data(), packet.size(), ip + kIpv6HeaderSize);  // ranges::copy goes octet by octet
   AppPort& app = *app_ports[to.id.slot.raw() % worker_count()];
   if (!app.push({buffer, static_cast<std::uint32_t>(kIpv6HeaderSize + packet.size())})) {
     pool->give(&buffer, 1);

@@ -35,7 +35,7 @@ std::uint32_t write_datagram(std::uint8_t* ip, const Address& from, const Datagr
   store_be16(udp + 2, datagram.port);
   store_be16(udp + 4, static_cast<std::uint16_t>(length));
   store_be16(udp + 6, 0);
-  std::ranges::copy(datagram.payload, udp + kUdpHeaderSize);
+  std::copy_n(datagram.payload.data(), datagram.payload.size(), udp + kUdpHeaderSize);  // ranges::copy: octet by octet
   ChecksumSum sum = pseudo_header(ip, kProtocolUdp, length);
   sum.add(udp, length);
   const std::uint16_t checksum = sum.finish();
@@ -145,7 +145,7 @@ Status Node::send_packet(std::span<const std::uint8_t> packet) {
     return Error{"expected a whole IPv4 or IPv6 packet, and nothing behind it", EINVAL};
   Buffer* buffer;
   if (s.pool->take(&buffer, 1) == 0) return full();
-  std::ranges::copy(packet, buffer->memory + kHeadroom);
+  std::copy_n(packet.data(), packet.size(), buffer->memory + kHeadroom);
   // A flow keeps to one worker, so that its packets keep their order.
   AppPort& app = *s.app_ports[flow_hash(flow_of(packet.data(), packet.size())) % s.worker_count()];
   if (!app.push({buffer, static_cast<std::uint32_t>(packet.size())})) {

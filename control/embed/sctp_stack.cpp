@@ -14,7 +14,9 @@
 #include <unordered_map>
 #include <vector>
 
+#include "control/embed/crc32c.h"
 #include "control/system.h"
+#include "dataplane/base/bytes.h"
 
 namespace wireplane {
 namespace {
@@ -27,7 +29,7 @@ struct Stack {
   Instant ticked{};
   std::uintptr_t next_handle = 1;
   std::unordered_map<std::uintptr_t, SctpEnd*> ends;
-  std::vector<SctpEnd*> woken;
+  std::vector<SctpEnd*> woken, acking;
   std::array<std::uint8_t, SctpEnd::kMostMessage> room{};  // where a message is read to
 };
 
@@ -52,6 +54,9 @@ void advance_timers(Stack& s) {
   ::usrsctp_handle_timers(static_cast<std::uint32_t>(std::min<std::int64_t>(passed.count(), 1 << 30)));
 }
 
+constexpr std::size_t kChecksumAt = 8;
+constexpr unsigned kMostAcksInOne = 16;  // so that a sender hears of every 32nd packet at least
+
 constexpr int kSendBufferUse = 0x1101;  // SCTP_GET_SNDBUF_USE, which usrsctp.h leaves out
 
 template <class T>
@@ -69,8 +74,7 @@ struct SctpCallbacks {
     return found == stack().ends.end() ? nullptr : found->second;
   }
   static int transmit(void* handle, void* packet, std::size_t length, std::uint8_t traffic_class, std::uint8_t) {
-    if (SctpEnd* end = find(handle))
-      end->user_.transmit({static_cast<const std::uint8_t*>(packet), length}, traffic_class);
+    if (SctpEnd* end = find(handle)) end->transmit({static_cast<std::uint8_t*>(packet), length}, traffic_class);
     return 0;
   }
   static void wake(SctpSocket*, void* handle, int) {
@@ -91,14 +95,16 @@ Status SctpStack::start() {
   static const int registered = ::pthread_atfork(nullptr, nullptr, [] { stack().forked = stack().running; });
   if (registered != 0) return Error{"pthread_atfork", registered};
   ::usrsctp_init_nothreads(0, SctpCallbacks::transmit, nullptr);
+  ::usrsctp_enable_crc32c_offload();  // transmit() and input() see to it
   s.ticked = engine_clock();
   // Inside a tunnel between two keys there is no use for authentication and addresses that come and go.
   ::usrsctp_sysctl_set_sctp_auth_enable(0);
   ::usrsctp_sysctl_set_sctp_asconf_enable(0);
   ::usrsctp_sysctl_set_sctp_auto_asconf(0);
   ::usrsctp_sysctl_set_sctp_pr_enable(0);
-  ::usrsctp_sysctl_set_sctp_initial_cwnd(10);      // RFC 6928 says so of TCP
-  ::usrsctp_sysctl_set_sctp_max_burst_default(0);  // the congestion window alone limits a burst
+  ::usrsctp_sysctl_set_sctp_initial_cwnd(10);                     // RFC 6928 says so of TCP
+  ::usrsctp_sysctl_set_sctp_max_burst_default(0);                 // the congestion window alone limits a burst
+  ::usrsctp_sysctl_set_sctp_L2_abc_variable(2 * kMostAcksInOne);  // packets by which one acknowledgement may widen it
   ::usrsctp_sysctl_set_sctp_rto_initial_default(1000);
   ::usrsctp_sysctl_set_sctp_rto_min_default(200);  // as Linux does for TCP
   ::usrsctp_sysctl_set_sctp_rto_max_default(10000);
@@ -131,6 +137,8 @@ SctpStack::Use::~Use() {
     end->take();
     if (std::exchange(end->blocked_, false)) end->user_.writable();
   }
+  for (SctpEnd* end : s.acking) end->send_ack();
+  s.acking.clear();
   s.mutex.unlock();
 }
 
@@ -179,6 +187,7 @@ SctpEnd::~SctpEnd() {
   ::usrsctp_deregister_address(reinterpret_cast<void*>(handle_));
   stack().ends.erase(handle_);
   std::erase(stack().woken, this);
+  std::erase(stack().acking, this);
 }
 
 void SctpEnd::associate() {
@@ -186,11 +195,41 @@ void SctpEnd::associate() {
   ::usrsctp_connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address);  // EISCONN: good
 }
 
-void SctpEnd::input(std::span<const std::uint8_t> packet, std::uint8_t ecn) {
+// An acknowledgement without gaps is worth nothing once there is a later one: it waits until the end of the Use for
+// that. One with gaps is sent at once, as the sender counts them (RFC 9260 §7.2.4), and replaces what waits, as does
+// one that travels with data.
+void SctpEnd::transmit(std::span<std::uint8_t> packet, std::uint8_t traffic_class) {
+  constexpr std::uint8_t kSack = 3;
+  const bool ack = packet.size() >= kBareAck && packet[12] == kSack;
+  if (ack && packet.size() == kBareAck) {
+    std::ranges::copy(packet, ack_.begin());
+    ack_class_ = traffic_class;
+    if (acks_ == 0) stack().acking.push_back(this);
+    if (++acks_ == kMostAcksInOne) {
+      send_ack();
+      std::erase(stack().acking, this);
+    }
+    return;
+  }
+  if (ack && std::exchange(acks_, 0) != 0) std::erase(stack().acking, this);
+  store_be32(packet.data() + kChecksumAt, crc32c_of_sctp(packet.data(), packet.size()));
+  user_.transmit(packet, traffic_class);
+}
+
+void SctpEnd::send_ack() {
+  acks_ = 0;
+  store_be32(ack_.data() + kChecksumAt, crc32c_of_sctp(ack_.data(), ack_.size()));
+  user_.transmit(ack_, ack_class_);
+}
+
+bool SctpEnd::input(std::span<const std::uint8_t> packet, std::uint8_t ecn) {
+  if (packet.size() < 12 || load_be32(packet.data() + kChecksumAt) != crc32c_of_sctp(packet.data(), packet.size()))
+    return false;
   ::usrsctp_conninput(reinterpret_cast<void*>(handle_), packet.data(), packet.size(), ecn);
   // usrsctp does not wake writers of this kind of socket. Worth it: room for the largest message, or a quarter.
   if (blocked_ && queued() <= options_.buffer - std::min(options_.buffer, std::max(kMostMessage, options_.buffer / 4)))
     SctpCallbacks::wake(socket_, reinterpret_cast<void*>(handle_), 0);
+  return true;
 }
 
 std::size_t SctpEnd::queued() const {

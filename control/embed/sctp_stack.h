@@ -7,7 +7,11 @@
 // first brings usrsctp's timers up to date and at its end hands out what arrived. All nodes of a process share both;
 // the first node that needs streams starts usrsctp, the last one ends it. usrsctp starts one thread of its own ("SCTP
 // iterator"), which sleeps for ever, as nothing that it is for is used here.
+//
+// Two things are done here in its place, as they cost most: the checksum (crc32c.h), and acknowledgements, of which
+// usrsctp makes one for every second packet: of those that follow each other within a Use only the last one leaves.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -57,6 +61,7 @@ class SctpEnd {
  public:
   static constexpr std::uint16_t kPort = 5158;  // ours and the peer's
   static constexpr std::size_t kHeaders = 12 + 16, kMostMessage = 64 << 10;
+  static constexpr std::size_t kBareAck = 12 + 16;  // octets of a packet with a SACK without gaps, and nothing else
 
   [[nodiscard]] static Result<std::unique_ptr<SctpEnd>> open(SctpUser& user, const SctpOptions& options);
   ~SctpEnd();  // aborts: the peer is told
@@ -64,7 +69,7 @@ class SctpEnd {
   SctpEnd& operator=(const SctpEnd&) = delete;
 
   void associate();  // begins now, not with the first send()
-  void input(std::span<const std::uint8_t> packet, std::uint8_t ecn);
+  [[nodiscard]] bool input(std::span<const std::uint8_t> packet, std::uint8_t ecn);  // false: a wrong checksum
   // All or nothing. EAGAIN: writable() will be called.
   [[nodiscard]] int send(std::uint16_t id, std::uint32_t ppid, std::span<const std::uint8_t> octets);
   void take();  // there is room again
@@ -77,12 +82,17 @@ class SctpEnd {
   Status configure();
   void notified(const void* notification);
   [[nodiscard]] std::size_t queued() const;  // octets to be sent, or not acknowledged
+  void transmit(std::span<std::uint8_t> packet, std::uint8_t traffic_class);
+  void send_ack();
 
   SctpUser& user_;
   const SctpOptions options_;
   std::uintptr_t handle_ = 0;  // what usrsctp knows us by: never used again, so a late packet of its finds nobody
   SctpSocket* socket_ = nullptr;
   bool woken_ = false, blocked_ = false;
+  std::array<std::uint8_t, kBareAck> ack_{};  // the last one, which may yet be replaced by a later one
+  std::uint8_t ack_class_ = 0;
+  unsigned acks_ = 0;  // that it stands for; 0: none
 };
 
 }  // namespace wireplane

@@ -191,7 +191,8 @@ bool StreamLayer::step(std::span<const std::unique_ptr<AppPort>> ports, Instant 
       if (to_us) {
         if (const Result<PeerStreams*> streams = streams_with(*from)) {
           active();
-          (*streams)->input({in.data + kIpv6HeaderSize, in.length - kIpv6HeaderSize}, ds_field(in.data) & 3);
+          const std::span packet{in.data + kIpv6HeaderSize, in.length - kIpv6HeaderSize};
+          if (!(*streams)->input(packet, ds_field(in.data) & 3)) lost_.fetch_add(1, std::memory_order_relaxed);
         }
       }
       ::wireplane::release(in.buffer);

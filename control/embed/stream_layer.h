@@ -78,7 +78,7 @@ class PeerStreams final : public SctpUser {
   Status begin();  // makes the SctpEnd
 
   std::shared_ptr<StreamState> open(Stream::Kind kind);  // null: all ids are in use
-  void input(std::span<const std::uint8_t> packet, std::uint8_t ecn) { end_->input(packet, ecn); }
+  [[nodiscard]] bool input(std::span<const std::uint8_t> packet, std::uint8_t ecn) { return end_->input(packet, ecn); }
   void associate() { end_->associate(); }
   int send(StreamState& stream, std::uint32_t flags, std::span<const std::uint8_t> octets);
   void say_last_words(StreamState& stream, std::uint32_t flags);
