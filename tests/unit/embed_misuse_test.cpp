@@ -75,7 +75,6 @@ INSTANTIATE_TEST_SUITE_P(Workers, Misuse, ::testing::Values(0u, 1u));
 TEST_P(Misuse, ClosingWhileBusyEndsEveryCall) {
   Pair pair{GetParam()};
   auto [ours, theirs] = pair.stream();
-  std::atomic<bool> stop{false};
   std::vector<std::thread> busy;
   const Octets octets(500);
   std::atomic<int> ended{0};
@@ -163,7 +162,8 @@ TEST_P(Misuse, CallbacksThatReenterAreServed) {
 // Goal: to a child of fork() its parent's nodes are closed: it cannot use their keys, nor hang; the parent goes on.
 TEST_P(Misuse, AForkedChildFindsTheNodesClosedAndTheParentGoesOn) {
   Pair pair{GetParam()};
-  auto [ours, theirs] = pair.stream();
+  std::pair<Stream, Stream> both = pair.stream();
+  Stream &ours = both.first, &theirs = both.second;  // clang 14 has no bindings in lambdas
   const pid_t child = ::fork();
   if (child == 0) {
     Octets room(10);
