@@ -4,8 +4,9 @@
 //   embed/connect/datagram   from add_peer() to the first octet at the other node: handshake there, back, data: 1.5 RTT
 //   embed/connect/stream     from Node::connect() to the first octet read: and INIT, INIT ACK, COOKIE ECHO + data: 2.5
 //   embed/connect/tls13      the rival: TCP, and TLS 1.3 by OpenSSL with a P-256 certificate: 2.5 round trips
-//   embed/stream/node        octets of one stream, both ends' work
-//   embed/stream/tls13       the rival, AES-128-GCM or ChaCha20 as OpenSSL chooses
+//   embed/stream/node/MTU    octets of one stream, both ends' work
+//   embed/stream/tls13       the rival, AES-128-GCM or ChaCha20 as OpenSSL chooses; loopback has 64 KiB segments
+//   embed/stream/ratio/MTU   both in turn; times_tls13: how much faster than TLS (less than 1: slower)
 //
 // `trips`: round trips, the median; `cpu_us`: this thread's own time for both ends. Opening the nodes is not counted.
 #include <netinet/in.h>
@@ -121,38 +122,60 @@ void connect_stream(benchmark::State& state) {
   journeys.report(state);
 }
 
-void stream_by_node(benchmark::State& state) {
-  const auto a = Node::open({.ipv6 = false}), b = Node::open({.ipv6 = false});
-  if (!a || !b || !(*b)->add_peer((*a)->key())) return state.SkipWithError("no node");
-  auto stream = (*a)->connect((*b)->key_text(), "127.0.0.1:" + std::to_string((*b)->port()))->open_stream();
-  if (!stream) return state.SkipWithError("no stream");
-  const std::vector<std::uint8_t> octets(1 << 20);
-  std::vector<std::uint8_t> room(1 << 16);
-  Stream arriving;
-  const auto round = [&] {  // until a megabyte has arrived
+// One stream between two nodes: round() moves a megabyte.
+class NodeStream {
+ public:
+  static constexpr std::size_t kOctets = 1 << 20;
+  explicit NodeStream(std::uint16_t mtu) {
+    auto a = Node::open({.ipv6 = false, .mtu = mtu}), b = Node::open({.ipv6 = false, .mtu = mtu});
+    if (!a || !b || !(*b)->add_peer((*a)->key())) return;
+    a_ = std::move(*a);
+    b_ = std::move(*b);
+    auto stream = a_->connect(b_->key_text(), "127.0.0.1:" + std::to_string(b_->port()))->open_stream();
+    if (!stream) return;
+    ours_ = *stream;
+    good = true;
+    for (int i = 0; i < 8 && good; ++i) good = round();  // the congestion window opens
+  }
+  bool round() {
     std::size_t written = 0, read = 0;
-    for (int turns = 0; read < octets.size() && turns < 1000000; ++turns) {
-      while (written < octets.size()) {
-        const auto taken = stream->write(std::span{octets}.subspan(written));
+    for (int turns = 0; read < kOctets && turns < 1000000; ++turns) {
+      while (written < kOctets) {
+        const auto taken = ours_.write(std::span{octets_}.subspan(written));
         if (!taken) break;
         written += *taken;
       }
-      static_cast<void>(!(*a)->process());
-      static_cast<void>(!(*b)->process());
-      if (!arriving)
-        if (auto accepted = (*b)->accept_stream()) arriving = *accepted;
-      if (!arriving) continue;
-      while (const auto got = arriving.read(room)) read += got->octets;
+      static_cast<void>(!a_->process());
+      static_cast<void>(!b_->process());
+      if (!theirs_)
+        if (auto accepted = b_->accept_stream()) theirs_ = *accepted;
+      if (!theirs_) continue;
+      while (const auto got = theirs_.read(room_)) read += got->octets;
     }
-    return read == octets.size();
-  };
-  for (int i = 0; i < 8; ++i)  // the congestion window opens
-    if (!round()) return state.SkipWithError("a stream stands still");
+    return read == kOctets;
+  }
+  [[nodiscard]] double lost() const { return static_cast<double>(a_->stats().stream_packets_lost); }
+  bool good = false;
+
+ private:
+  std::unique_ptr<Node> a_, b_;
+  Stream ours_, theirs_;
+  const std::vector<std::uint8_t> octets_ = std::vector<std::uint8_t>(kOctets);
+  std::vector<std::uint8_t> room_ = std::vector<std::uint8_t>(1 << 16);
+};
+
+// What SCTP has in a packet: IPv6 40, common header 12, chunk header 16, and a multiple of 4.
+double packets_of(std::size_t octets, int mtu) { return static_cast<double>(octets) / ((mtu - 68) / 4 * 4); }
+
+void stream_by_node(benchmark::State& state) {
+  const auto mtu = static_cast<std::uint16_t>(state.range(0));
+  NodeStream stream{mtu};
+  if (!stream.good) return state.SkipWithError("a stream stands still");
   const Meter meter;
   for (auto _ : state)
-    if (!round()) return state.SkipWithError("a stream stands still");
-  meter.report(state, static_cast<double>(octets.size()) / 1352, static_cast<double>(octets.size()));
-  state.counters["packets_lost"] = static_cast<double>((*a)->stats().stream_packets_lost);
+    if (!stream.round()) return state.SkipWithError("a stream stands still");
+  meter.report(state, packets_of(NodeStream::kOctets, mtu), static_cast<double>(NodeStream::kOctets));
+  state.counters["packets_lost"] = stream.lost();
 }
 
 // ---- the rival
@@ -240,36 +263,62 @@ void connect_tls(benchmark::State& state) {
   journeys.report(state);
 }
 
-void stream_by_tls(benchmark::State& state) {
-  Tls tls;
-  if (!tls.good) return state.SkipWithError("no socket");
-  TlsPair pair{tls};
-  const std::vector<char> octets(1 << 20);
-  std::vector<char> room(1 << 16);
-  const auto round = [&] {
+class TlsStream {
+ public:
+  TlsStream() : pair_{tls_} { good = tls_.good && round(); }
+  bool round() {
     std::size_t written = 0, read = 0;
-    for (int turns = 0; read < octets.size() && turns < 100000; ++turns) {
-      if (written < octets.size()) {
-        const auto most = static_cast<int>(std::min<std::size_t>(octets.size() - written, 1 << 16));
-        const int taken = SSL_write(pair.ours.get(), octets.data() + written, most);
+    for (int turns = 0; read < octets_.size() && turns < 100000; ++turns) {
+      if (written < octets_.size()) {
+        const auto most = static_cast<int>(std::min<std::size_t>(octets_.size() - written, 1 << 16));
+        const int taken = SSL_write(pair_.ours.get(), octets_.data() + written, most);
         if (taken > 0) written += static_cast<std::size_t>(taken);
       }
-      for (int got; (got = SSL_read(pair.theirs.get(), room.data(), static_cast<int>(room.size()))) > 0;)
+      for (int got; (got = SSL_read(pair_.theirs.get(), room_.data(), static_cast<int>(room_.size()))) > 0;)
         read += static_cast<std::size_t>(got);
     }
-    return read == octets.size();
-  };
-  if (!round()) return state.SkipWithError("TLS stands still");
+    return read == octets_.size();
+  }
+  bool good = false;
+
+ private:
+  Tls tls_;
+  TlsPair pair_;
+  const std::vector<char> octets_ = std::vector<char>(NodeStream::kOctets);
+  std::vector<char> room_ = std::vector<char>(1 << 16);
+};
+
+void stream_by_tls(benchmark::State& state) {
+  TlsStream stream;
+  if (!stream.good) return state.SkipWithError("TLS stands still");
   const Meter meter;
   for (auto _ : state)
-    if (!round()) return state.SkipWithError("TLS stands still");
-  meter.report(state, static_cast<double>(octets.size()) / 1352, static_cast<double>(octets.size()));
+    if (!stream.round()) return state.SkipWithError("TLS stands still");
+  meter.report(state, packets_of(NodeStream::kOctets, 1420), static_cast<double>(NodeStream::kOctets));
+}
+
+// Both in turn, a megabyte each, so that a busy machine is busy for both.
+void stream_ratio(benchmark::State& state) {
+  NodeStream node{static_cast<std::uint16_t>(state.range(0))};
+  TlsStream tls;
+  if (!node.good || !tls.good) return state.SkipWithError("a stream stands still");
+  double node_us = 0, tls_us = 0;
+  for (auto _ : state) {
+    const double begun = thread_us();
+    if (!node.round()) return state.SkipWithError("a stream stands still");
+    const double between = thread_us();
+    if (!tls.round()) return state.SkipWithError("TLS stands still");
+    node_us += between - begun;
+    tls_us += thread_us() - between;
+  }
+  state.counters["times_tls13"] = tls_us / node_us;
 }
 
 BENCHMARK(connect_datagram)->Name("embed/connect/datagram")->UseManualTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK(connect_stream)->Name("embed/connect/stream")->UseManualTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK(connect_tls)->Name("embed/connect/tls13")->UseManualTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK(stream_by_node)->Name("embed/stream/node");
+BENCHMARK(stream_by_node)->Name("embed/stream/node")->Arg(1420)->Arg(8920);
+BENCHMARK(stream_ratio)->Name("embed/stream/ratio")->Arg(1420)->Arg(8920);
 BENCHMARK(stream_by_tls)->Name("embed/stream/tls13");
 
 }  // namespace
