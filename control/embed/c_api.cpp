@@ -1,97 +1,49 @@
-// c_api.cpp: wireplane.h on top of node.h. No exception leaves; what failed is told in words to the thread that asked.
+// c_api.cpp: wireplane.h on top of node.h, but streams: c_api_streams.cpp. What failed is told in words to the thread
+// that asked.
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
-#include <exception>
-#include <new>
 
 #include "control/address_text.h"
-#include "control/embed/node.h"
-#include "control/embed/wireplane.h"
+#include "control/embed/c_api_state.h"
 #include "control/noise/base64.h"
 
-struct wp_node {
-  std::unique_ptr<wireplane::Node> node;
-};
-struct wp_stream {
-  wireplane::Stream stream;
-  void* user = nullptr;
-};
+namespace wireplane::c_api {
+namespace {
+
+thread_local std::array<char, 256> last_error{};
+
+}  // namespace
+
+int fail(const char* what, int code) noexcept {
+  std::snprintf(last_error.data(), last_error.size(), "%s", what);
+  return code == 0 ? -EIO : -code;
+}
+
+}  // namespace wireplane::c_api
 
 namespace {
 
 using namespace wireplane;
-
-thread_local std::array<char, 256> last_error{};
-
-int fail(const char* what, int code) {
-  std::snprintf(last_error.data(), last_error.size(), "%s", what);
-  return code == 0 ? -EIO : -code;
-}
-int fail(const Error& error) { return fail(error.what.c_str(), error.code); }
-
-template <class Call>
-int guarded(Call call) noexcept {
-  try {
-    return call();
-  } catch (const std::bad_alloc&) {
-    return fail("out of memory", ENOMEM);
-  } catch (const std::exception& failure) {
-    return fail(failure.what(), EIO);
-  } catch (...) {
-    return fail("unknown failure", EIO);
-  }
-}
-
-wp_peer handle_of(const PeerId& id) { return std::uint64_t{id.slot.raw()} << 32 | id.generation; }
-PeerId id_of(wp_peer handle) {
-  return {PeerSlot{static_cast<std::uint32_t>(handle >> 32)}, static_cast<std::uint32_t>(handle)};
-}
-
-int count_of(const Result<std::size_t>& result) {
-  return result ? static_cast<int>(std::min<std::size_t>(*result, INT32_MAX)) : fail(result.error());
-}
-int status_of(const Status& status) { return status ? 0 : fail(status.error()); }
-int no_such_peer() { return fail("no such peer", ENOENT); }
-
-int hand_out(Stream& made, wp_stream** stream) {
-  *stream = new wp_stream{made};
-  made.set_tag(*stream);
-  return 0;
-}
+using namespace wireplane::c_api;
 
 void write_text(const Base64Key& text, char* out) {
   std::ranges::copy(text.view(), out);
   out[text.view().size()] = 0;
 }
 
-// The caller may be older than we are, and know less of a structure: what it does not know is zero.
-template <class T>
-T known_to_both(const T& given) {
-  T known{};
-  std::memcpy(static_cast<void*>(&known), &given, std::min(given.size, sizeof known));
-  return known;
-}
-template <class T>
-void tell(const T& all, T* out) {  // its size stays the caller's
-  const std::size_t known = std::min(out->size, sizeof all);
-  if (known > sizeof out->size)
-    std::memcpy(reinterpret_cast<char*>(out) + sizeof out->size, reinterpret_cast<const char*>(&all) + sizeof out->size,
-                known - sizeof out->size);
-}
-
-Duration time_of(int at_most_ms) {  // less than 0: for ever
-  return at_most_ms < 0 ? Duration{24h * 365} : Duration{std::chrono::milliseconds{at_most_ms}};
-}
-
 std::optional<Prefix> prefix_of(const char* words) { return words == nullptr ? std::nullopt : parse_prefix(words); }
 
+wp_event event_of(const NodeEvent& event);
+
 NodeOptions options_of(const wp_options& callers) {
-  const wp_options given = known_to_both(callers);
+  wp_options given = known_to_both(callers);
   NodeOptions options;
-  options.private_key = SecretKey{std::span{given.private_key}};
+  options.private_key = SecretKey{std::span<const std::uint8_t, 32>{given.private_key}};
+  wipe(given.private_key, sizeof given.private_key);
   options.listen_port = given.listen_port;
   options.workers = given.workers;
   if (given.mtu != 0) options.mtu = given.mtu;
@@ -105,6 +57,12 @@ NodeOptions options_of(const wp_options& callers) {
   options.streams = given.no_streams == 0;
   options.ipv4 = given.no_ipv4 == 0;
   options.ipv6 = given.no_ipv6 == 0;
+  options.buffers = given.buffers;
+  if (given.on_event != nullptr)
+    options.on_event = [call = given.on_event, user = given.user](const NodeEvent& event) {
+      const wp_event told = event_of(event);
+      call(user, &told);
+    };
   return options;
 }
 
@@ -132,8 +90,45 @@ int send_all(wp_node* node, const From* datagrams, std::size_t count, Made made)
   return static_cast<int>(taken);
 }
 
-std::span<const std::uint8_t> octets_at(const void* data, std::size_t length) {
-  return {static_cast<const std::uint8_t*>(data), length};
+wp_event event_of(const NodeEvent& event) {
+  wp_event out{handle_of(event.peer.id), static_cast<std::uint32_t>(event.kind), {}};
+  if (event.endpoint.valid()) std::snprintf(out.endpoint, sizeof out.endpoint, "%s", to_text(event.endpoint).c_str());
+  return out;
+}
+
+Result<NodePeerOptions> peer_options_of(const wp_peer_options* callers) {
+  if (callers != nullptr && callers->size < offsetof(wp_peer_options, keepalive_s) + sizeof callers->keepalive_s)
+    return Error{"wp_peer_options: size is not set", EINVAL};
+  const wp_peer_options given = callers == nullptr ? wp_peer_options{} : known_to_both(*callers);
+  NodePeerOptions options;
+  options.keepalive_s = given.keepalive_s;
+  if (given.endpoint != nullptr) {
+    options.endpoint = parse_endpoint(given.endpoint, interface_index_of_host);
+    if (!options.endpoint) return Error{"endpoint: expected address:port or [address]:port", EINVAL};
+  }
+  if (given.preshared_key != nullptr)
+    options.preshared_key = SecretKey{std::span<const std::uint8_t, 32>{given.preshared_key, 32}};
+  for (std::size_t i = 0; i < given.allowed_ip_count; ++i) {
+    const std::optional<Prefix> prefix = prefix_of(given.allowed_ips[i]);
+    if (!prefix) return Error{"allowed IPs: expected address/length", EINVAL};
+    options.allowed_ips.push_back(*prefix);
+  }
+  return options;
+}
+
+// add_peer() and connect() differ in what they call. call: with the key and the options.
+template <class Call>
+int with_peer_options(const char* key, const wp_peer_options* callers, wp_peer* peer, Call call) {
+  return guarded([&] {
+    const std::optional<PublicKey> parsed = public_key_from_base64(words(key));
+    if (!parsed) return fail("public key: expected 44 characters of base64", EINVAL);
+    Result<NodePeerOptions> options = peer_options_of(callers);
+    if (!options) return fail(options.error());
+    const auto made = call(*parsed, std::move(*options));
+    if (!made) return fail(made.error());
+    if (peer != nullptr) *peer = handle_of(made->id);
+    return 0;
+  });
 }
 
 }  // namespace
@@ -141,7 +136,7 @@ std::span<const std::uint8_t> octets_at(const void* data, std::size_t length) {
 extern "C" {
 
 const char* wp_version(void) { return WIREPLANE_VERSION; }
-const char* wp_error(void) { return last_error.data(); }
+const char* wp_error(void) { return c_api::last_error.data(); }
 
 int wp_open(const wp_options* options, wp_node** node) {
   return guarded([&] {
@@ -169,8 +164,19 @@ void wp_get_stats(wp_node* node, wp_stats* out) {
   const NodeStats stats = node->node->stats();
   std::uint64_t dropped = 0;
   for (const std::uint64_t count : stats.drops) dropped += count;
-  tell({sizeof(wp_stats), stats.sent, stats.received, dropped, stats.events_lost, stats.queued_out, stats.queued_in,
-        stats.buffers, stats.buffers_free, stats.stream_packets_lost},
+  tell({sizeof(wp_stats),
+        stats.sent,
+        stats.received,
+        dropped,
+        stats.events_lost,
+        stats.queued_out,
+        stats.queued_in,
+        stats.buffers,
+        stats.buffers_free,
+        stats.stream_packets_lost,
+        node->node->peers(),
+        stats.keys_locked,
+        {}},
        out);
 }
 
@@ -190,29 +196,8 @@ int wp_add_peer(wp_node* node, const char* key, const char* endpoint, uint16_t k
 }
 
 int wp_add_peer_with(wp_node* node, const char* key, const wp_peer_options* callers, wp_peer* peer) {
-  return guarded([&] {
-    const std::optional<PublicKey> parsed = public_key_from_base64(key);
-    if (!parsed) return fail("public key: expected 44 characters of base64", EINVAL);
-    if (callers != nullptr && callers->size < offsetof(wp_peer_options, keepalive_s) + sizeof callers->keepalive_s)
-      return fail("wp_peer_options: size is not set", EINVAL);
-    const wp_peer_options given = callers == nullptr ? wp_peer_options{} : known_to_both(*callers);
-    NodePeerOptions options;
-    options.keepalive_s = given.keepalive_s;
-    if (given.endpoint != nullptr) {
-      options.endpoint = parse_endpoint(given.endpoint, interface_index_of_host);
-      if (!options.endpoint) return fail("endpoint: expected address:port or [address]:port", EINVAL);
-    }
-    if (given.preshared_key != nullptr)
-      options.preshared_key = SecretKey{std::span<const std::uint8_t, 32>{given.preshared_key, 32}};
-    for (std::size_t i = 0; i < given.allowed_ip_count; ++i) {
-      const std::optional<Prefix> prefix = prefix_of(given.allowed_ips[i]);
-      if (!prefix) return fail("allowed IPs: expected address/length", EINVAL);
-      options.allowed_ips.push_back(*prefix);
-    }
-    const Result<NodePeer> added = node->node->add_peer(*parsed, std::move(options));
-    if (!added) return fail(added.error());
-    if (peer != nullptr) *peer = handle_of(added->id);
-    return 0;
+  return with_peer_options(key, callers, peer, [node](const PublicKey& whose, NodePeerOptions options) {
+    return node->node->add_peer(whose, std::move(options));
   });
 }
 
@@ -225,7 +210,7 @@ int wp_remove_peer(wp_node* node, wp_peer peer) {
 
 int wp_find_peer(wp_node* node, const char* key, wp_peer* peer) {
   return guarded([&] {
-    const std::optional<PublicKey> parsed = public_key_from_base64(key);
+    const std::optional<PublicKey> parsed = public_key_from_base64(words(key));
     if (!parsed) return fail("public key: expected 44 characters of base64", EINVAL);
     const std::optional<NodePeer> known = node->node->find_peer(*parsed);
     if (!known) return no_such_peer();
@@ -257,9 +242,7 @@ int wp_next_event(wp_node* node, wp_event* out) {
   return guarded([&] {
     NodeEvent event;
     if (!node->node->next_event(event)) return 0;
-    *out = wp_event{handle_of(event.peer.id), static_cast<std::uint32_t>(event.kind), {}};
-    if (event.endpoint.valid())
-      std::snprintf(out->endpoint, sizeof out->endpoint, "%s", to_text(event.endpoint).c_str());
+    *out = event_of(event);
     return 1;
   });
 }
@@ -292,8 +275,8 @@ int wp_receive(wp_node* node, wp_message* messages, size_t count, void* memory, 
     wp_message* next = messages;
     const auto take = [&](const Received& in) {
       std::copy_n(in.octets.data(), in.octets.size(), free);
-      *next++ = {handle_of(in.from.id), free,        in.octets.size(), in.port,
-                 in.from_port,          in.datagram, in.traffic_class, {}};
+      *next = message_of(in);
+      next++->data = free;
       free += in.octets.size();
     };
     return static_cast<int>(node->node->receive(take, std::min<std::size_t>({count, fit, INT32_MAX})));
@@ -325,73 +308,50 @@ int wp_send_outgoing(wp_node* node, const wp_outgoing* datagrams, size_t count) 
 
 int wp_connect(wp_node* node, const char* key, const char* endpoint, wp_peer* peer) {
   return guarded([&] {
-    const Result<Connection> made = node->node->connect(key, endpoint == nullptr ? "" : endpoint);
+    const Result<Connection> made = node->node->connect(words(key), words(endpoint));
     if (!made) return fail(made.error());
     if (peer != nullptr) *peer = handle_of(made->id);
     return 0;
   });
 }
 
-int wp_stream_open(wp_node* node, wp_peer peer, int kind, wp_stream** stream) {
+// ---- since 0.3
+
+void wp_shutdown(wp_node* node) { node->node->close(); }
+
+const char* wp_drop_reason(size_t index) {
+  return index + 1 < kDropCount ? metric(static_cast<Drop>(index + 1)).data() : nullptr;
+}
+
+void wp_address_of(const uint8_t key[32], uint8_t address[16]) {
+  PublicKey of;
+  std::copy_n(key, 32, of.octets.begin());
+  std::ranges::copy(address_of(of).octets, address);
+}
+
+int wp_peer_key(wp_node* node, wp_peer peer, uint8_t key[32]) {
   return guarded([&] {
-    *stream = nullptr;
-    if (kind != WP_BYTES && kind != WP_MESSAGES) return fail("kind: expected WP_BYTES or WP_MESSAGES", EINVAL);
     const std::optional<NodePeer> known = node->node->find_peer(id_of(peer));
     if (!known) return no_such_peer();
-    auto opened = node->node->open_stream(*known, static_cast<Stream::Kind>(kind));
-    return opened ? hand_out(*opened, stream) : fail(opened.error());
+    std::ranges::copy(known->key.octets, key);
+    return 0;
   });
 }
 
-int wp_stream_accept(wp_node* node, int at_most_ms, wp_stream** stream) {
+int wp_connect_with(wp_node* node, const char* key, const wp_peer_options* callers, wp_peer* peer) {
+  return with_peer_options(key, callers, peer, [node](const PublicKey& whose, NodePeerOptions options) {
+    return node->node->connect(whose, std::move(options));
+  });
+}
+
+int wp_receive_each(wp_node* node, wp_take take, void* user, size_t at_most) {
   return guarded([&] {
-    *stream = nullptr;
-    auto accepted = at_most_ms == 0 ? node->node->accept_stream() : node->node->accept_stream(time_of(at_most_ms));
-    return accepted ? hand_out(*accepted, stream) : fail(accepted.error());
+    const auto give = [&](const Received& in) {
+      const wp_message message = message_of(in);
+      take(user, &message, in.packet.data(), in.packet.size());
+    };
+    return static_cast<int>(node->node->receive(give, std::min<std::size_t>(at_most, INT32_MAX)));
   });
 }
-
-int wp_stream_next_ready(wp_node* node, wp_stream** stream) {
-  return guarded([&] {
-    const Stream ready = node->node->next_ready_stream();
-    *stream = static_cast<wp_stream*>(ready.tag());
-    return static_cast<int>(static_cast<bool>(ready));
-  });
-}
-
-int wp_stream_write(wp_stream* stream, const void* data, size_t length, int at_most_ms) {
-  return guarded([&] {
-    const std::span octets{static_cast<const std::uint8_t*>(data), std::min<std::size_t>(length, INT32_MAX)};
-    if (at_most_ms == 0) return count_of(stream->stream.write(octets));
-    const Status written = stream->stream.write_all(octets, time_of(at_most_ms));
-    return written ? static_cast<int>(octets.size()) : fail(written.error());
-  });
-}
-
-int wp_stream_read(wp_stream* stream, void* data, size_t room, int at_most_ms, uint32_t* flags) {
-  return guarded([&] {
-    const std::span octets{static_cast<std::uint8_t*>(data), std::min<std::size_t>(room, INT32_MAX)};
-    const Result<Stream::Read> got =
-        at_most_ms == 0 ? stream->stream.read(octets) : stream->stream.read(octets, time_of(at_most_ms));
-    if (!got) return fail(got.error());
-    if (flags != nullptr)
-      *flags = std::uint32_t{got->message_end} * WP_MESSAGE_END | std::uint32_t{got->finished} * WP_FINISHED;
-    return static_cast<int>(got->octets);
-  });
-}
-
-int wp_stream_finish(wp_stream* stream) {
-  return guarded([&] { return status_of(stream->stream.finish()); });
-}
-void wp_stream_reset(wp_stream* stream) { stream->stream.reset(); }
-void wp_stream_close(wp_stream* stream) { delete stream; }
-void wp_stream_deadline(wp_stream* stream, int from_now_ms) {
-  stream->stream.set_deadline(std::chrono::milliseconds{from_now_ms});
-}
-wp_peer wp_stream_peer(wp_stream* stream) { return handle_of(stream->stream.peer().id); }
-uint16_t wp_stream_id(wp_stream* stream) { return stream->stream.id(); }
-int wp_stream_kind(wp_stream* stream) { return static_cast<int>(stream->stream.kind()); }
-void wp_stream_set_user(wp_stream* stream, void* user) { stream->user = user; }
-void* wp_stream_user(wp_stream* stream) { return stream->user; }
 
 }  // extern "C"

@@ -18,6 +18,7 @@ endif()
 file(GLOB ip_stack_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/ip_stack*.cpp)
 add_library(wireplane_ip STATIC ${ip_stack_sources})
 target_link_libraries(wireplane_ip PUBLIC wireplane_flags wireplane_control PRIVATE ${lwip})
+target_include_directories(wireplane_ip PRIVATE ${CMAKE_CURRENT_LIST_DIR})   # wireplane_ip.h includes <wireplane.h>, as installed
 
 add_library(wireplane_ip_shared SHARED $<TARGET_OBJECTS:wireplane_ip>)
 target_link_options(wireplane_ip_shared PRIVATE LINKER:--as-needed)
@@ -31,6 +32,7 @@ endif()
 
 # Installed beside libwireplane (package.cmake): `pkg-config wireplane-ip`.
 install(TARGETS wireplane_ip_shared LIBRARY COMPONENT embed NAMELINK_COMPONENT embed)
+install(FILES ${CMAKE_CURRENT_LIST_DIR}/wireplane_ip.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/wireplane COMPONENT embed)
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/ip_stack.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/wireplane/control/embed COMPONENT embed)
 configure_file(${CMAKE_CURRENT_LIST_DIR}/ip_stack.pc.in ${CMAKE_CURRENT_BINARY_DIR}/wireplane-ip.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/wireplane-ip.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT embed)

@@ -11,10 +11,20 @@
 //   wp_stream_write(stream, "hello", 5, 1000);  wp_stream_read(...);  wp_stream_close(stream);
 //
 // Functions that can fail return 0 or a count, or -errno; wp_error() says in words what the calling thread's last
-// failure was. Any call from any thread, but wp_close() and wp_stream_close(): they end what they are given and free
-// it. Structures that may grow begin with their size: set it to sizeof, zero the rest. Symbols have the version of the
-// release that brought them (WIREPLANE_0.1, WIREPLANE_0.2) and keep their meaning under it. Nothing waits but what is
-// told how long, in milliseconds: 0 does not wait, less than 0 waits for ever.
+// failure was. Structures that may grow begin with their size: set it to sizeof, zero the rest. Symbols have the
+// version of the release that brought them (WIREPLANE_0.1, 0.2, 0.3) and keep their meaning under it. No exception
+// leaves.
+//
+// Threads: any call from any thread at any time, but wp_close() and wp_stream_close(): they end what they are given and
+// free it, so that no other thread may be in a call with it (wp_shutdown(), wp_stream_reset() make them come back).
+// Callbacks run in the thread that called wp_process() or wp_receive_each(), without a lock: they may call all of this.
+//
+// Waiting: nothing waits for the network but what is told how long, in milliseconds (0: not at all, less than 0: for
+// ever). Beside that: wp_open() for the kernel; wp_close() and wp_shutdown() until threads have ended their step;
+// wp_process() without workers does the work, at most about 1 ms; wp_add_peer(), wp_add_peer_with(), wp_connect(),
+// wp_connect_with(), wp_remove_peer(), wp_find_peer(), wp_view_peer(), wp_get_stats() and wp_private_key() for
+// control's step, at most about 1 ms. All others for a lock that is held for a few instructions, or for one call into
+// SCTP. TCP and UDP inside the tunnel: wireplane_ip.h.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +35,14 @@ extern "C" {
 
 typedef struct wp_node wp_node;
 typedef uint64_t wp_peer;  // of one node; 0: none. Never used again for another peer.
+
+// Kinds of events may come with later versions: ignore what you do not know.
+enum { WP_CONNECTED = 0, WP_ROAMED = 1, WP_LOST = 2, WP_REKEYED = 3 };
+typedef struct {
+  wp_peer peer;
+  uint32_t kind;
+  char endpoint[60];  // text
+} wp_event;
 
 typedef struct {
   size_t size;              // sizeof(wp_options)
@@ -42,6 +60,10 @@ typedef struct {
   uint8_t no_streams;         // SCTP is the application's, as raw packets
   uint8_t no_ipv4, no_ipv6;   // outside
   uint8_t reserved[5];
+  // since 0.3
+  size_t buffers;                                       // of packets; 0: enough for the queues
+  void (*on_event)(void* user, const wp_event* event);  // in wp_process() and wp_wait(); NULL: wp_next_event() has them
+  void* user;
 } wp_options;
 
 typedef struct {
@@ -85,19 +107,14 @@ typedef struct {
   char endpoint[60];         // text; empty: not known
 } wp_peer_view;
 
-// Kinds of events may come with later versions: ignore what you do not know.
-enum { WP_CONNECTED = 0, WP_ROAMED = 1, WP_LOST = 2, WP_REKEYED = 3 };
-typedef struct {
-  wp_peer peer;
-  uint32_t kind;
-  char endpoint[60];  // text
-} wp_event;
-
 typedef struct {
   size_t size;  // sizeof(wp_stats)
   uint64_t sent, received, dropped, events_lost;
   uint64_t queued_out, queued_in, buffers, buffers_free;
-  uint64_t stream_packets_lost;  // since 0.2: a queue was full, SCTP sends them again
+  uint64_t stream_packets_lost;  // since 0.2: a queue was full, or a wrong checksum; SCTP sends them again
+  uint64_t peers;                // since 0.3
+  uint8_t keys_locked;           // since 0.3: in memory; 0: RLIMIT_MEMLOCK is too small, keys may reach swap
+  uint8_t reserved[7];
 } wp_stats;
 
 const char* wp_version(void);
@@ -162,6 +179,19 @@ uint16_t wp_stream_id(wp_stream* stream);
 int wp_stream_kind(wp_stream* stream);
 void wp_stream_set_user(wp_stream* stream, void* user);
 void* wp_stream_user(wp_stream* stream);
+
+// ---- since 0.3
+
+void wp_shutdown(wp_node* node);           // ends every call of other threads, -ESHUTDOWN; wp_close() then frees
+const char* wp_drop_reason(size_t index);  // what wp_dropped() knows, from 0; NULL: there are no more
+void wp_address_of(const uint8_t key[32], uint8_t address[16]);  // the inner address that follows from a key
+int wp_peer_key(wp_node* node, wp_peer peer, uint8_t key[32]);
+int wp_connect_with(wp_node* node, const char* key, const wp_peer_options* options, wp_peer* peer);
+// Up to `at_most` messages, without a copy: all of it is valid until `take` returns, which may call any function here
+// but wp_close(), and must return (no longjmp). `packet`: the whole IP packet. How many.
+typedef void (*wp_take)(void* user, const wp_message* message, const void* packet, size_t packet_length);
+int wp_receive_each(wp_node* node, wp_take take, void* user, size_t at_most);
+size_t wp_stream_max_message(wp_stream* stream);
 
 #ifdef __cplusplus
 }

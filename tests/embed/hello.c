@@ -14,6 +14,74 @@
     }                                                                              \
   while (0)
 
+struct heard {
+  int count, events, octets, packet;
+};
+static void hear(void* user, const wp_message* message, const void* packet, size_t length) {
+  struct heard* heard = user;
+  heard->count += message->datagram;
+  heard->octets += (int)message->length;
+  heard->packet += (int)length * (*(const unsigned char*)packet >> 4 == 6);
+}
+static void note(void* user, const wp_event* event) { ((struct heard*)user)->events += event->kind == WP_CONNECTED; }
+
+/* What 0.3 brought: events by callback, messages without a copy, ends that others notice. */
+static int newer(wp_node* a, const char* key_a) {
+  struct heard heard = {0, 0, 0, 0};
+  wp_options options;
+  wp_node* c;
+  wp_peer ca = 0, ac = 0;
+  memset(&options, 0, sizeof options);
+  options.size = sizeof options;
+  options.buffers = 4096;
+  options.on_event = note;
+  options.user = &heard;
+  CHECK(wp_open(&options, &c) == 0);
+  char key_c[45], place[40];
+  wp_key_text(c, key_c);
+  wp_peer_options peer;
+  memset(&peer, 0, sizeof peer);
+  CHECK(wp_connect_with(c, key_a, &peer, &ca) == -EINVAL &&
+        strcmp(wp_error(), "wp_peer_options: size is not set") == 0);
+  CHECK(wp_connect_with(c, NULL, NULL, &ca) == -EINVAL);
+  peer.size = sizeof peer;
+  snprintf(place, sizeof place, "127.0.0.1:%u", wp_port(a));
+  peer.endpoint = place;
+  CHECK(wp_add_peer(a, key_c, NULL, 0, &ac) == 0 && wp_connect_with(c, key_a, &peer, &ca) == 0);
+  for (int i = 0; i < 1000 && heard.events == 0; ++i) CHECK(wp_wait(c, 10) >= 0 && wp_wait(a, 1) >= 0);
+  CHECK(heard.events == 1 && wp_send(a, ac, "one", 3) == 0 && wp_send(a, ac, "three", 5) == 0);
+  for (int i = 0; i < 1000 && heard.count < 2; ++i) {
+    CHECK(wp_wait(a, 1) >= 0 && wp_wait(c, 10) >= 0 && wp_receive_each(c, hear, &heard, 1) <= 1);
+  }
+  CHECK(heard.count == 2 && heard.octets == 8 && heard.packet == 8 + 2 * 48);
+  wp_stats stats;
+  stats.size = sizeof stats;
+  wp_get_stats(c, &stats);
+  CHECK(stats.peers == 1 && stats.keys_locked <= 1 && stats.buffers == 4096);
+  stats.peers = 77;
+  stats.size = 72; /* who knows only what 0.2 had */
+  wp_get_stats(c, &stats);
+  CHECK(stats.peers == 77 && stats.buffers == 4096);
+  uint8_t key[32], own[32], address[16], known[16];
+  CHECK(wp_peer_key(a, ac, key) == 0 && wp_peer_key(a, 77, key) == -ENOENT);
+  wp_key(c, own);
+  CHECK(memcmp(key, own, 32) == 0);
+  wp_address_of(key, address);
+  wp_address(c, known);
+  CHECK(memcmp(address, known, 16) == 0 && address[0] == 0xfd);
+  int reasons = 0;
+  while (wp_drop_reason((size_t)reasons) != NULL) CHECK(wp_dropped(c, wp_drop_reason((size_t)reasons++)) == 0);
+  CHECK(reasons > 10);
+  wp_stream* stream;
+  CHECK(wp_stream_open(c, ca, WP_BYTES, &stream) == 0 && wp_stream_max_message(stream) == 65536);
+  wp_shutdown(c);
+  CHECK(wp_stream_write(stream, "x", 1, 0) == -ESHUTDOWN && wp_process(c) == -ESHUTDOWN);
+  wp_close(c);
+  CHECK(wp_stream_write(stream, "x", 1, 0) == -ESHUTDOWN);
+  wp_stream_close(stream);
+  return 0;
+}
+
 int main(void) {
   wp_node *a, *b;
   wp_peer ab = 0, ba = 0, found = 0;
@@ -100,6 +168,7 @@ int main(void) {
   wp_stream_close(theirs);
   wp_stream_close(NULL);
 
+  CHECK(newer(a, key_a) == 0);
   CHECK(wp_send(a, ab, memory, wp_max_datagram(a) + 1) == -EMSGSIZE);
   CHECK(wp_send(a, 77, "x", 1) == -ENOENT && strcmp(wp_error(), "no such peer") == 0);
   CHECK(wp_add_peer(a, "no key", NULL, 0, NULL) == -EINVAL);

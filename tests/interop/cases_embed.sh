@@ -56,6 +56,27 @@ case_embed_fetch() {
   check "a refused port is told" not fetch 10.77.0.9 http://198.51.100.2:81 page
   check "in words" grep -q 'refuses' "$place/said"
 }
+# The same by a program in C, which is built here against the installed package alone.
+case_embed_fetch_c() {
+  fetching
+  local build=$repo/build/release
+  [[ $WIREPLANE_RELAY != */* ]] || build=${WIREPLANE_RELAY%/*}
+  check "the package is installed" cmake --install "$build" --component embed --prefix "$place/package"
+  local pc
+  pc=$(dirname "$(find "$place/package" -name wireplane-ip.pc)")
+  # shellcheck disable=SC2046 # flags are words
+  check "a program in C is built against it" cc -std=c11 -Wall -Wextra -Werror "$repo/tests/embed/fetch.c" \
+    -o "$place/fetch_c" $(PKG_CONFIG_PATH=$pc pkg-config --cflags --libs wireplane-ip wireplane)
+  chmod -R a+rX "$place"
+  local nobody=(setpriv --no-new-privs --bounding-set=-all --inh-caps=-all --reuid=65534 --regid=65534 --clear-groups)
+  "${nobody[@]}" true 2>/dev/null || nobody=("${nobody[@]:0:4}")
+  local address
+  for address in 10.77.0.9,198.51.100.2:80 'fd77::9,[2001:db8:2::2]:80'; do
+    # shellcheck disable=SC2016 # expanded there
+    check "6 MB from ${address#*,}" eval 'private fetcher | at relay timeout 40 "${nobody[@]}" env LD_LIBRARY_PATH="$place" \
+      "$place/fetch_c" "$(public alice)" "$alice_at" "${address%,*}" "${address#*,}" /blob >"$place/got/c" && cmp "$place/blob" "$place/got/c"'
+  done
+}
 # The same over a path of 10 ms that loses 1 % and reorders 1 % each way.
 case_embed_fetch_lossy() {
   fetching
