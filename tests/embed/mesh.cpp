@@ -156,7 +156,11 @@ int main(int count, char** arguments) {
   const auto begun = Clock::now();
   const std::size_t wanted = argument(1, 1000), peers = argument(2, 6), churns = argument(3, 0);
   const std::size_t nodes = std::min(wanted, (descriptors_allowed() - 64) / kDescriptorsANode);
-  if (nodes < wanted) std::cout << "the limit of descriptors allows " << nodes << " nodes only (ulimit -Hn)\n";
+  if (nodes < wanted) {
+    std::cerr << "the limit of descriptors allows " << nodes << " nodes only: ulimit -Hn says less than "
+              << 64 + kDescriptorsANode * wanted << '\n';
+    return 1;
+  }
   Mesh mesh{nodes, peers};
   const auto tell = [&](const char* what) {
     const std::chrono::duration<double> took = Clock::now() - begun;
