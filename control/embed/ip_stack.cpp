@@ -1,6 +1,7 @@
 #include "control/embed/ip_stack.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
@@ -40,7 +41,7 @@ struct Time {  // lwIP's; guarded by lwip_mutex()
   Instant ticked{}, reassembled{}, fragments_until{};
 };
 Time lwip_time;
-std::size_t stacks = 0;
+std::vector<IpStackState*> stacks;
 
 Error system_error(const char* what) {
   const int code = errno;
@@ -79,6 +80,15 @@ void keep_patience(std::uint32_t before) {
     if (pcb->state == SYN_RCVD || pcb->state == FIN_WAIT_2) pcb->tmr += given_back;
     if (pcb->state == SYN_SENT && pcb->nrtx > 1 && tcp_ticks - pcb->tmr < kConnectTicks) pcb->nrtx = 1;
   }
+}
+
+// In a child of fork() its parent's nodes are closed, and so are its stacks: nobody holds the lock across a fork.
+int heed_forks() {
+  return ::pthread_atfork([] { lwip_mutex().lock(); }, [] { lwip_mutex().unlock(); },
+                          [] {
+                            while (!stacks.empty()) stacks.back()->close_locked();
+                            lwip_mutex().unlock();
+                          });
 }
 
 }  // namespace
@@ -212,10 +222,11 @@ Status IpStackState::open_descriptors() {
 
 Status IpStackState::open_interface() {
   const std::lock_guard lock{lwip_mutex()};
-  static const bool once = (lwip_init(), true);
-  static_cast<void>(once);
-  if (stacks >= kMostStacks)
+  static const int once = (lwip_init(), heed_forks());
+  if (once != 0) return Error{"pthread_atfork", once};
+  if (stacks.size() >= kMostStacks)
     return Error{"more than the " + std::to_string(kMostStacks) + " stacks that a process may have", ENFILE};
+  stacks.reserve(stacks.size() + 1);
   const auto init = [](netif* made) -> err_t {
     auto* self = static_cast<IpStackState*>(made->state);
     made->name[0] = 'w';
@@ -243,12 +254,16 @@ Status IpStackState::open_interface() {
   netif_set_up(&interface);
   if (netif_default == nullptr) netif_set_default(&interface);
   opened = true;
-  ++stacks;
+  stacks.push_back(this);
   return Nothing{};
 }
 
 void IpStackState::close() {
   const std::lock_guard lock{lwip_mutex()};
+  close_locked();
+}
+
+void IpStackState::close_locked() {
   if (!std::exchange(opened, false)) return;
   while (!sockets.empty()) {
     const std::shared_ptr<SocketState> socket = *sockets.begin();
@@ -270,7 +285,7 @@ void IpStackState::close() {
   for (u8_t& state : interface.ip6_addr_state) state = IP6_ADDR_INVALID;
   netif_remove(&interface);
   if (netif_default == nullptr && netif_list != nullptr) netif_set_default(netif_list);
-  --stacks;
+  std::erase(stacks, this);
 }
 
 // ---- time

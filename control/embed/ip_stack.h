@@ -1,8 +1,8 @@
 // ip_stack.h: TCP and UDP over a node, inside the application: no interface, no privileges.
 //
 //   auto stack = *IpStack::open(*node, {.addresses = {*parse_address("10.77.0.9")}});
-//   auto page = *stack->connect("10.77.0.1:80");               // a server behind any WireGuard peer, stock ones
-//   included page.write(request), stack->wait(1s), page.read(into);
+//   auto page = *stack->connect("10.77.0.1:80");               // a server behind any WireGuard peer
+//   page.write(request), stack->wait(1s), page.read(into);
 //
 //   application -- sockets --> lwIP --whole IP packets--> Node --> peer      process() moves all of it; fd(): poll it,
 //                          <--      <--                        <--          or sleep in wait()
@@ -10,7 +10,8 @@
 // What a peer's allowed IPs have can be reached; who reaches us is whoever may send to one of our addresses. Nothing
 // blocks but wait(): what cannot be done now is EAGAIN, and on_ready tells when to try again. Operations that fail
 // return why. Any call from any thread; callbacks run inside process() and wait(), without a lock, and may call all of
-// this. The node must outlive the stack; sockets may outlive it (ESHUTDOWN).
+// this. The node must outlive the stack; sockets may outlive it (ESHUTDOWN). In a child of fork() its parent's stacks
+// are closed, as are its nodes.
 //
 // lwIP is one for the whole process: all stacks share one lock, and at most 200 of them live at a time. One stack takes
 // a node's packets: call its process() instead of the node's process() and receive(). Cost: a packet is copied twice

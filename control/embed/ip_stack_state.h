@@ -108,6 +108,7 @@ struct IpStackState final : std::enable_shared_from_this<IpStackState> {
   Status open_descriptors();
   Status open_interface();
   void close();
+  void close_locked();
   void add(std::shared_ptr<SocketState> socket);
   void has_news(SocketState& socket);  // allocates nothing
   void set_deadline(SocketState& socket, Instant when);

@@ -161,7 +161,12 @@ void IpStackState::input(std::span<const std::uint8_t> packet) {
 err_t IpStackState::output(pbuf* packet) {
   std::span<const std::uint8_t> octets{static_cast<const std::uint8_t*>(packet->payload), packet->len};
   if (packet->next != nullptr) {
-    joined.resize(packet->tot_len);
+    try {
+      joined.resize(packet->tot_len);
+    } catch (const std::bad_alloc&) {  // lwIP's frames are above us
+      ++counted.no_memory;
+      return ERR_MEM;
+    }
     pbuf_copy_partial(packet, joined.data(), packet->tot_len, 0);
     octets = joined;
   }
