@@ -7,6 +7,7 @@
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -191,6 +192,20 @@ int read_link(const nlmsghdr* message, void* data) {
   return MNL_CB_OK;
 }
 
+// libmnl reads a length as a signed number, and one beyond 2 GiB as a short one. The kernel writes none; still, what was
+// read from a socket decides no more than whether it is used.
+bool lengths_hold(const char* answer, std::size_t length) {
+  while (length >= sizeof(nlmsghdr)) {
+    nlmsghdr header;
+    std::memcpy(&header, answer, sizeof header);
+    if (header.nlmsg_len < sizeof header || header.nlmsg_len > length) return false;
+    const std::size_t taken = std::min<std::size_t>(NLMSG_ALIGN(header.nlmsg_len), length);
+    answer += taken;
+    length -= taken;
+  }
+  return true;
+}
+
 }  // namespace
 
 std::string address_text(const Address& address) {
@@ -223,6 +238,10 @@ Status Netlink::ask(nlmsghdr* request, const std::string& what, int (*each)(cons
   for (;;) {
     const ssize_t length = mnl_socket_recvfrom(socket_.get(), answer, sizeof answer);
     if (length < 0) return failed(what);
+    if (!lengths_hold(answer, static_cast<std::size_t>(length))) {
+      static_cast<void>(malformed());
+      return failed(what);
+    }
     const int verdict = mnl_cb_run(answer, static_cast<std::size_t>(length), sequence_, port, each, data);
     if (verdict < 0) return failed(what);
     if (verdict == MNL_CB_STOP) return Nothing{};  // the acknowledgement, or the dump's end
