@@ -7,8 +7,8 @@
 // The first socket of a family binds without SO_REUSEPORT and turns it on afterwards: a second engine on the same port
 // is refused, as it would be by the kernel's WireGuard, instead of taking half of our datagrams. Replies leave from the
 // address the peer reached us at (P37); a source that is gone is forgotten for that datagram. Outer packets may be
-// fragmented (no DF), as the kernel's WireGuard allows. Cost: one recvmmsg a family and 64 datagrams, one sendmmsg
-// likewise; nothing is allocated after open().
+// fragmented (no DF), as the kernel's WireGuard allows. Sending is udp_sender.h's business, receiving udp_receiver.h's.
+// Cost: one recvmmsg a family and burst, one sendmmsg likewise; nothing is allocated for a packet.
 #pragma once
 #include <memory>
 #include <string>
@@ -24,7 +24,13 @@ struct UdpOptions {
   std::uint16_t listen_port = 0;  // 0: any that is free in both families
   std::uint32_t fwmark = 0;       // SO_MARK; 0: none
   bool ipv4 = true, ipv6 = true;  // a family that the host does not have is left out, unless it is the only one
+  bool trains = true;             // UDP_SEGMENT and UDP_GRO, where the kernel has them and they pay
   int receive_buffer_octets = 16 << 20, send_buffer_octets = 16 << 20;  // a burst must survive our absence of a few ms
+};
+
+struct UdpTrains {                         // what passed the kernel as one (udp_message.h), since the device was opened
+  std::uint64_t sent = 0, refused = 0;     // refused: and taken apart
+  std::uint64_t received = 0, copied = 0;  // copied: datagrams that did not lie where they were expected
 };
 
 class UdpPort;
@@ -38,6 +44,7 @@ class UdpDevice final : public OuterDevice {
   [[nodiscard]] unsigned queues() const override { return static_cast<unsigned>(ports_.size()); }
   [[nodiscard]] Port& queue(unsigned worker) override;
   [[nodiscard]] std::string describe() const override;
+  [[nodiscard]] UdpTrains trains() const;  // any thread
   // The new sockets take the old ones' descriptor numbers: a worker in the middle of a call is not disturbed. Whoever
   // keeps an epoll set over wake_fds() must build it anew.
   Status set_listen_port(std::uint16_t port) override;

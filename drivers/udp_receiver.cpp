@@ -1,0 +1,274 @@
+#include "drivers/udp_receiver.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "dataplane/base/fault.h"
+#include "drivers/received.h"
+
+namespace wireplane {
+namespace {
+
+constexpr std::size_t kFewest = 8;                                   // messages asked for where nothing is known
+constexpr std::size_t kLargeBurst = 16;                              // datagrams in a call that make trains likely
+constexpr unsigned kLongestRest = 3;                                 // calls
+constexpr unsigned kWithoutTrains = 8;                               // calls, after which none are guessed
+constexpr std::uint32_t kInVain = 8'192;                             // messages, after which UDP_GRO is given up
+constexpr std::uint32_t kFirstWait = 1'024, kLongestWait = 1 << 20;  // large bursts until it is tried again
+
+bool set_gro(int fd, int value) { return ::setsockopt(fd, IPPROTO_UDP, kUdpGro, &value, sizeof value) == 0; }
+
+}  // namespace
+
+UdpReceiver::UdpReceiver(bool v4_trains, bool v6_trains) : v4_{.able = v4_trains}, v6_{.able = v6_trains} {}
+
+UdpReceiver::~UdpReceiver() {
+  for (Buffer*& buffer : held_)
+    if (buffer != nullptr) buffer->pool->give(&buffer, 1);
+  if (spill_ != nullptr) ::munmap(spill_, kUdpMessages * kSpill);
+}
+
+void UdpReceiver::receive(int v4, int v6, Burst& burst, WorkerContext& context) {
+  const std::size_t room = receive_room(burst), limit = burst.size() + room;
+  hand_over(burst, limit, context);
+  if (next_ != received_) return;  // no room, or no buffers
+  v6_first_ = !v6_first_;
+  for (const bool six : {v6_first_, !v6_first_}) {
+    if (next_ != received_ || burst.size() == limit) return;
+    Lane& lane = six ? v6_ : v4_;
+    const int fd = six ? v6 : v4;
+    if (fd < 0) continue;
+    if (lane.rest == 0)
+      ask(lane, fd, burst, limit, context);
+    else
+      --lane.rest;
+  }
+  for (Lane* lane : {&v4_, &v6_})  // the other family is what is busy
+    if (lane->empty != 0 && burst.size() != limit - room) lane->rest = std::min(lane->empty, kLongestRest);
+}
+
+// Until the socket is empty or the burst full. recvmmsg returns fewer than it was asked for when there are no more, and
+// then whatever comes later makes the descriptor readable (again): the next call may leave it alone.
+void UdpReceiver::ask(Lane& lane, int fd, Burst& burst, std::size_t limit, WorkerContext& context) {
+  std::size_t messages = 0, wanted = lane.likely;
+  bool drained = false;
+  while (!drained && burst.size() < limit && next_ == received_) {
+    const std::size_t room = limit - burst.size();
+    wanted = std::min({wanted, kUdpMessages, lane.per_message == 1 ? room : room / lane.per_message + 1});
+    const std::size_t count = prepare(lane, wanted, context);
+    if (count == 0) break;
+    int got = ::recvmmsg(fd, receiving_.data(), static_cast<unsigned>(count), MSG_DONTWAIT, nullptr);
+    // Anything but "nothing there" is the pending error of some datagram sent earlier; reading it has cleared it.
+    if (got < 0 && errno != EAGAIN)
+      got = ::recvmmsg(fd, receiving_.data(), static_cast<unsigned>(count), MSG_DONTWAIT, nullptr);
+    next_ = 0;
+    stale_ = received_ = static_cast<std::size_t>(std::max(got, 0));
+    drained = received_ < count;
+    messages += received_;
+    wanted *= 2;
+    seen_ = {};
+    hand_over(burst, limit, context);
+    if (received_ != 0) learn(lane, fd, received_, drained, context);
+  }
+  if (messages == 0) {
+    ++lane.empty;
+    return;
+  }
+  lane.empty = 0;
+  lane.rest = drained ? 1 : 0;
+  lane.likely = std::clamp(messages + 2, kFewest, kUdpMessages);
+}
+
+// Messages for up to `wanted` datagrams or trains; those that the last call did not fill are as they were.
+std::size_t UdpReceiver::prepare(const Lane& lane, std::size_t wanted, WorkerContext& context) {
+  if (const Plan plan{lane.segment, lane.asked_for || spill_ != nullptr}; plan != plan_) change_plan(plan, context);
+  std::size_t i = 0;
+  while (i < wanted) {
+    if (i >= stale_ && i < prepared_)
+      i = std::min(prepared_, wanted);
+    else if (prepare_message(i, context))
+      ++i;
+    else
+      break;  // no buffers: what the socket cannot hold meanwhile the kernel drops and counts
+  }
+  prepared_ = i < stale_ ? i : std::max(prepared_, i);
+  stale_ = 0;
+  return i;
+}
+
+void UdpReceiver::change_plan(const Plan& plan, WorkerContext& context) {
+  plan_ = plan;
+  stale_ = prepared_ = 0;
+  if (plan.segment != 0) return;
+  for (std::size_t i = 0; i < kWide; ++i)  // those of trains serve others
+    for (std::size_t k = first_part(i) + 1; k < first_part(i) + kWideParts; ++k)
+      if (held_[k] != nullptr) context.buffers.release(std::exchange(held_[k], nullptr));
+}
+
+bool UdpReceiver::prepare_message(std::size_t i, WorkerContext& context) {
+  const std::size_t first = first_part(i);
+  const bool wide = plan_.segment != 0 && i < kWide;
+  const std::size_t width = wide ? std::min(kLongestTrain, kLargestTrain / plan_.segment + 1) : 1;
+  std::size_t k = 0;
+  for (; k < width; ++k) {
+    Buffer*& buffer = held_[first + k];
+    if (buffer == nullptr) buffer = context.buffers.take();
+    if (buffer == nullptr) break;
+    parts_[first + k] = {buffer->memory + kHeadroom, wide ? plan_.segment : buffer->pool->data_room()};
+  }
+  if (k == 0) return false;
+  Incoming& in = incoming_[i];
+  in.buffers = static_cast<std::uint16_t>(k);
+  if (plan_.spill) parts_[first + k] = {spill_ + i * kSpill, kSpill};
+  msghdr& header = receiving_[i].msg_hdr;
+  header.msg_name = &in.source;
+  header.msg_namelen = sizeof in.source;
+  header.msg_iov = &parts_[first];
+  header.msg_iovlen = k + (plan_.spill ? 1 : 0);
+  header.msg_control = in.control.data();
+  header.msg_controllen = in.control.size();
+  header.msg_flags = 0;
+  return true;
+}
+
+// ---- from messages to packets
+
+void UdpReceiver::hand_over(Burst& burst, std::size_t limit, WorkerContext& context) {
+  for (; next_ != received_; ++next_, begun_ = false) {
+    if (!begun_) begin_message();
+    const std::size_t room = context.buffers.pool().data_room();
+    const bool truncated = (receiving_[next_].msg_hdr.msg_flags & MSG_TRUNC) != 0;
+    do {
+      if (burst.size() == limit) return;
+      std::size_t length = std::min(current_.segment, current_.length - current_.at);
+      if (truncated || length > room) {  // P5: never half a datagram
+        if (!seeded_fault(5)) {
+          context.refuse(Drop::kTruncated);
+          current_.at += current_.segment;
+          ++current_.number;
+          continue;
+        }
+        length = std::min(length, room);
+      }
+      if (!cut(burst, length, context)) return;  // no buffer: it waits
+      current_.at += current_.segment;
+      ++current_.number;
+    } while (current_.at < current_.length);
+  }
+}
+
+void UdpReceiver::begin_message() {
+  begun_ = true;
+  current_.like = {};
+  current_.like.origin = Origin::kOuter;
+  current_.length = receiving_[next_].msg_len;
+  current_.at = 0;
+  current_.segment =
+      read_message(receiving_[next_].msg_hdr, incoming_[next_].source, current_.like.from, current_.like.tos);
+  current_.number = 0;
+  ++seen_.messages;
+  ++seen_.datagrams;
+  if (current_.segment == 0 || current_.segment >= current_.length) {
+    current_.segment = current_.length;
+    return;
+  }
+  trains_.add(1);
+  seen_.segment = current_.segment;
+  seen_.datagrams += (current_.length - 1) / current_.segment;
+}
+
+// The datagram at current_.at becomes a packet: in the buffer it lies in, if it lies at the front of one alone.
+bool UdpReceiver::cut(Burst& burst, std::size_t length, WorkerContext& context) {
+  const std::size_t first = first_part(next_), chunk = parts_[first].iov_len, k = current_.number;
+  const bool alone =
+      current_.segment == current_.length ? length <= chunk : current_.segment == chunk && k < incoming_[next_].buffers;
+  Buffer* buffer;
+  if (alone) {
+    buffer = std::exchange(held_[first + k], nullptr);
+  } else {
+    buffer = spare(context);
+    if (buffer == nullptr) return false;
+    gather(current_.at, length, buffer->memory + kHeadroom);
+    copied_.add(1);
+  }
+  current_.like.buffer = buffer;
+  current_.like.data = buffer->memory + kHeadroom;
+  current_.like.length = static_cast<std::uint32_t>(length);
+  burst.add(current_.like);
+  return true;
+}
+
+// From the pool; where it is empty, of those that stand ready and have nothing in them.
+Buffer* UdpReceiver::spare(WorkerContext& context) {
+  if (Buffer* buffer = context.buffers.take(); buffer != nullptr) return buffer;
+  for (std::size_t i = kUdpMessages; i-- != 0;) {
+    std::size_t k = first_part(i);
+    if (i >= next_ && i < received_)
+      k += std::min<std::size_t>(incoming_[i].buffers, receiving_[i].msg_len / parts_[k].iov_len + 1);
+    for (; k < first_part(i + 1); ++k) {
+      if (held_[k] == nullptr) continue;
+      prepared_ = std::min(prepared_, i);
+      return std::exchange(held_[k], nullptr);
+    }
+  }
+  return nullptr;
+}
+
+void UdpReceiver::gather(std::size_t offset, std::size_t length, std::uint8_t* to) const {
+  const iovec* parts = &parts_[first_part(next_)];
+  const std::size_t chunk = parts[0].iov_len, buffers = incoming_[next_].buffers;
+  while (length != 0) {
+    const std::size_t k = std::min(offset / chunk, buffers), inside = offset - k * chunk;
+    const std::size_t some = std::min(length, parts[k].iov_len - inside);
+    std::memcpy(to, static_cast<const std::uint8_t*>(parts[k].iov_base) + inside, some);
+    to += some;
+    offset += some;
+    length -= some;
+  }
+}
+
+// ---- when trains are expected
+
+void UdpReceiver::learn(Lane& lane, int fd, std::size_t messages, bool drained, const WorkerContext& context) {
+  if (!lane.asked_for) {
+    if (lane.able && messages >= kLargeBurst && ++lane.busy >= lane.wanted) ask_for_trains(lane, fd);
+    return;
+  }
+  if (seen_.segment != 0) {
+    lane.segment = seen_.segment <= context.buffers.pool().data_room() ? seen_.segment : 0;
+    lane.per_message = seen_.datagrams / seen_.messages;
+    lane.without = lane.vain = 0;
+    lane.wanted = kFirstWait;
+    return;
+  }
+  lane.per_message = 1;
+  if (++lane.without >= kWithoutTrains) lane.segment = 0;
+  lane.vain += static_cast<std::uint32_t>(messages);
+  if (lane.vain < kInVain || !drained) return;
+  set_gro(fd, 0);  // the socket is empty, so that no train waits there whose length we would not be told any more
+  lane.asked_for = false;
+  lane.busy = lane.vain = 0;
+  lane.segment = 0;
+  lane.wanted = std::clamp(2 * lane.wanted, kFirstWait, kLongestWait);
+}
+
+void UdpReceiver::ask_for_trains(Lane& lane, int fd) {
+  lane.busy = 0;
+  if (spill_ == nullptr) {
+    void* memory = ::mmap(nullptr, kUdpMessages * kSpill, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+      lane.able = false;
+      return;
+    }
+    ::madvise(memory, kUdpMessages * kSpill, MADV_NOHUGEPAGE);
+    spill_ = static_cast<std::uint8_t*>(memory);
+  }
+  lane.able = lane.asked_for = set_gro(fd, 1);
+}
+
+}  // namespace wireplane

@@ -1,0 +1,100 @@
+// udp_receiver.h: bursts from the kernel's sockets, trains (UDP_GRO) included.
+//
+//   plain    64 messages, a buffer each
+//   trains   the first messages have a buffer a datagram, as long as those of the last train, so that the kernel copies
+//            a train straight to its packets:  [dg 1] [dg 2] ... [dg n] [spill];  the others have [buffer] [spill]
+//
+// What does not fit that guess (another length, too many trains) lies in the buffers and the 64 KiB behind them, and is
+// cut out from there with a copy. What the burst has no room for waits in place for the next call. UDP_GRO is asked for
+// when bursts are large, and given up when no trains come: it costs the kernel a lookup a datagram. Cost: a call a
+// burst and family; a socket that was found empty is not asked again at once.
+#pragma once
+#include <sys/socket.h>
+
+#include <array>
+#include <memory>
+
+#include "drivers/udp_message.h"
+
+namespace wireplane {
+
+class UdpReceiver {
+ public:
+  // `v4_trains`, `v6_trains`: the kernel knows UDP_GRO.
+  UdpReceiver(bool v4_trains, bool v6_trains);
+  ~UdpReceiver();
+  UdpReceiver(const UdpReceiver&) = delete;
+  UdpReceiver& operator=(const UdpReceiver&) = delete;
+
+  // A descriptor < 0: that family is not there.
+  void receive(int v4, int v6, Burst& burst, WorkerContext& context);
+  [[nodiscard]] std::uint64_t trains() const { return trains_.get(); }  // any thread
+  [[nodiscard]] std::uint64_t copied() const { return copied_.get(); }  // datagrams of trains that were not guessed
+
+ private:
+  static constexpr std::size_t kWide = 2, kWideParts = kLongestTrain + 1;
+  static constexpr std::size_t kParts = kWide * kWideParts + (kUdpMessages - kWide) * 2;
+  static constexpr std::size_t kSpill = 65'536;
+
+  struct Lane {  // a family's socket
+    bool able;   // it knows UDP_GRO
+    bool asked_for = false;
+    std::size_t segment = 0;             // how long the datagrams of the last train were; 0: no trains lately
+    std::size_t likely = 8;              // messages
+    std::size_t per_message = 1;         // datagrams, lately
+    unsigned rest = 0, empty = 0;        // calls to leave it alone; calls that found nothing
+    unsigned without = 0;                // calls since the last train
+    std::uint32_t busy = 0, wanted = 4;  // large bursts without UDP_GRO, and after how many it is asked for
+    std::uint32_t vain = 0;              // messages since the last train
+  };
+  struct Plan {  // what the messages were prepared for
+    std::size_t segment = 0;
+    bool spill = false;
+    bool operator==(const Plan&) const = default;
+  };
+  struct Incoming {
+    SocketAddress source;
+    std::uint16_t buffers;  // how many it has
+    alignas(cmsghdr) std::array<std::uint8_t, kUdpControlOctets> control;
+  };
+  struct Current {  // the message being taken apart
+    Packet like;
+    std::size_t length, segment;  // segment: of a train; else length
+    std::size_t at, number;       // of the next datagram
+  };
+  struct Seen {  // in this call of recvmmsg
+    std::size_t messages, datagrams, segment;
+  };
+
+  void ask(Lane& lane, int fd, Burst& burst, std::size_t limit, WorkerContext& context);
+  std::size_t prepare(const Lane& lane, std::size_t wanted, WorkerContext& context);
+  bool prepare_message(std::size_t i, WorkerContext& context);
+  void change_plan(const Plan& plan, WorkerContext& context);
+  void hand_over(Burst& burst, std::size_t limit, WorkerContext& context);
+  void begin_message();
+  [[nodiscard]] bool cut(Burst& burst, std::size_t length, WorkerContext& context);
+  [[nodiscard]] Buffer* spare(WorkerContext& context);
+  void gather(std::size_t offset, std::size_t length, std::uint8_t* to) const;
+  void learn(Lane& lane, int fd, std::size_t messages, bool drained, const WorkerContext& context);
+  void ask_for_trains(Lane& lane, int fd);
+  static std::size_t first_part(std::size_t i) {
+    return i < kWide ? i * kWideParts : kWide * kWideParts + (i - kWide) * 2;
+  }
+
+  Lane v4_, v6_;
+  bool v6_first_ = false;  // who is asked first alternates, so that neither family starves the other
+  Plan plan_;
+  std::size_t stale_ = 0, prepared_ = 0;  // messages [stale_, prepared_) are as plan_ wants them
+  std::size_t next_ = 0, received_ = 0;   // messages [next_, received_) have not been handed over yet
+  bool begun_ = false;                    // current_ is that of next_
+  Current current_{};
+  Seen seen_{};
+  std::uint8_t* spill_ = nullptr;  // kSpill a message; touched when it is needed
+  std::array<mmsghdr, kUdpMessages> receiving_{};
+  std::array<Incoming, kUdpMessages> incoming_{};
+  std::array<iovec, kParts> parts_{};
+  std::array<Buffer*, kParts> held_{};  // behind parts_; null: none, or the spill
+  Tally trains_, copied_;
+};
+
+}  // namespace wireplane

@@ -1,0 +1,222 @@
+#include "drivers/udp_sender.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <limits>
+#include <utility>
+
+namespace wireplane {
+namespace {
+
+constexpr std::uint16_t kEnd = 0xffff;
+constexpr std::uint32_t kNoLimit = std::numeric_limits<std::uint32_t>::max();
+constexpr std::uint32_t kFirstPause = 256, kLongestPause = 1 << 16;  // bursts
+constexpr std::size_t kAlone = kUdpMessages;
+
+Drop why_not_sent(int code) {
+  switch (code) {
+    case EMSGSIZE:
+      return Drop::kOuterMessageSize;
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+    case ENETDOWN:
+    case EHOSTDOWN:
+    case ENODEV:
+    case EADDRNOTAVAIL:
+    case EAFNOSUPPORT:
+    case EACCES:  // a broadcast address, or a prohibiting route
+    case EINVAL:
+      return Drop::kOuterUnreachable;
+    default:
+      return Drop::kOuterSend;
+  }
+}
+
+// What fails for every datagram to that place.
+bool is_the_destinations(int code) { return code != EINVAL && why_not_sent(code) == Drop::kOuterUnreachable; }
+
+std::size_t place_of(const Endpoint* to) {
+  return (reinterpret_cast<std::uintptr_t>(to) * std::uint64_t{0x9e37'79b9'7f4a'7c15}) >> 58;
+}
+
+}  // namespace
+
+UdpSender::UdpSender(bool v4_trains, bool v6_trains)
+    : v4_{v4_trains, kNoLimit, 0, kFirstPause}, v6_{v6_trains, kNoLimit, 0, kFirstPause} {}
+
+std::size_t UdpSender::send(int v4, int v6, Burst& burst, WorkerContext& context) {
+  if (burst.empty()) return 0;
+  wake(v4_);
+  wake(v6_);
+  group(v4, v6, burst, context);
+  std::size_t sent = 0;
+  if (of_v4_ != 0) sent += send_family(Address::Family::kV4, v4, burst, context);
+  if (of_v4_ != train_count_) sent += send_family(Address::Family::kV6, v6, burst, context);
+  burst.clear();
+  return sent;
+}
+
+void UdpSender::group(int v4, int v6, Burst& burst, WorkerContext& context) {
+  train_count_ = of_v4_ = 0;
+  place_.fill(0);
+  for (std::size_t at = 0; at < burst.size(); ++at) {
+    const auto i = static_cast<std::uint16_t>(at);
+    Packet& packet = burst[i];
+    if (packet.to == nullptr || (!packet.to->remote.is_v4() && !packet.to->remote.is_v6())) {
+      context.drop(packet, Drop::kNoEndpoint);
+      continue;
+    }
+    const bool is_v4 = packet.to->remote.is_v4();
+    if ((is_v4 ? v4 : v6) < 0) {
+      context.drop(packet, Drop::kOuterUnreachable);
+      continue;
+    }
+    next_[i] = kEnd;
+    std::uint16_t& place = place_[place_of(packet.to)];
+    if (place != 0 && join(train_[place - 1], packet, i)) continue;
+    const Lane& lane = is_v4 ? v4_ : v6_;
+    const bool may_grow =
+        lane.able && packet.length != 0 && packet.length < std::min<std::uint32_t>(lane.below, 65'536);
+    train_[train_count_++] = {packet.to,  packet.length, static_cast<std::uint16_t>(packet.length), 1, i, i,
+                              packet.tos, may_grow};
+    place = static_cast<std::uint16_t>(train_count_);
+    of_v4_ += is_v4;
+  }
+}
+
+bool UdpSender::join(Train& train, const Packet& packet, std::uint16_t i) {
+  if (!train.open || train.to != packet.to || train.tos != packet.tos || packet.length > train.segment ||
+      packet.length == 0 || train.count == kLongestTrain || train.octets + packet.length > kLargestTrain)
+    return false;
+  next_[train.last] = i;
+  train.last = i;
+  ++train.count;
+  train.octets += packet.length;
+  train.open = packet.length == train.segment;
+  return true;
+}
+
+std::size_t UdpSender::send_family(Address::Family family, int fd, Burst& burst, WorkerContext& context) {
+  Lane& lane = family == Address::Family::kV4 ? v4_ : v6_;
+  std::size_t sent = 0, count = 0, parts = 0;
+  for (std::size_t t = 0; t < train_count_; ++t) {
+    const Train& train = train_[t];
+    if (train.to->remote.family != family) continue;
+    iovec* first = parts_.data() + parts;
+    for_each(train, burst, [&](Packet& packet) { parts_[parts++] = {packet.data, packet.length}; });
+    put(count++, t, first, train.count);
+    if (count < kUdpMessages) continue;
+    sent += flush(fd, std::exchange(count, 0), lane, burst, context);
+    parts = 0;
+  }
+  if (count != 0) sent += flush(fd, count, lane, burst, context);
+  return sent;
+}
+
+template <class Do>
+void UdpSender::for_each(const Train& train, Burst& burst, Do what) {
+  for (std::uint16_t i = train.first; i != kEnd; i = next_[i]) what(burst[i]);
+}
+
+void UdpSender::put(std::size_t at, std::size_t train, iovec* parts, std::size_t count) {
+  Outgoing& out = outgoing_[at];
+  const Endpoint& to = *train_[train].to;
+  out.train = static_cast<std::uint16_t>(train);
+  out.sticky = to.local.family == to.remote.family;
+  out.again = false;
+  msghdr& header = sending_[at].msg_hdr;
+  header.msg_name = &out.destination;
+  header.msg_namelen = write_destination(to, out.destination);
+  header.msg_iov = parts;
+  header.msg_iovlen = count;
+  put_control(at, count == 1);
+}
+
+void UdpSender::put_control(std::size_t at, bool alone) {
+  Outgoing& out = outgoing_[at];
+  const Train& train = train_[out.train];
+  msghdr& header = sending_[at].msg_hdr;
+  header.msg_controllen =
+      write_control(*train.to, train.tos, out.sticky, alone ? std::uint16_t{0} : train.segment, out.control.data());
+  header.msg_control = header.msg_controllen == 0 ? nullptr : out.control.data();
+}
+
+// sendmmsg stops at the first message that fails and names its error at the next call, when that message is the first.
+std::size_t UdpSender::flush(int fd, std::size_t count, Lane& lane, Burst& burst, WorkerContext& context) {
+  std::size_t sent = 0;
+  for (std::size_t i = 0; i < count;) {
+    const int taken = ::sendmmsg(fd, &sending_[i], static_cast<unsigned>(count - i), MSG_DONTWAIT);
+    if (taken > 0) {
+      for (const std::size_t end = i + static_cast<std::size_t>(taken); i < end; ++i) {
+        const Train& train = train_[outgoing_[i].train];
+        for_each(train, burst, [&](Packet& packet) { context.release(packet); });
+        sent += train.count;
+        if (train.count > 1) trains_.add(1);
+      }
+      continue;
+    }
+    const int code = errno;
+    const Train& train = train_[outgoing_[i].train];
+    if (try_again(i, code, train.count == 1)) continue;
+    if (code != EAGAIN && train.count > 1 && !is_the_destinations(code)) {
+      sent += send_singly(fd, train, lane, code, burst, context);
+      ++i;
+      continue;
+    }
+    // A full socket buffer is full for those behind, too; every other reason is this message's own.
+    const std::size_t end = code == EAGAIN ? count : i + 1;
+    for (; i < end; ++i)
+      for_each(train_[outgoing_[i].train], burst, [&](Packet& packet) { context.drop(packet, why_not_sent(code)); });
+  }
+  return sent;
+}
+
+// The datagrams of a refused train, each for itself. If one of them leaves, it was the train that was not liked.
+std::size_t UdpSender::send_singly(int fd, const Train& train, Lane& lane, int why, Burst& burst,
+                                   WorkerContext& context) {
+  std::size_t sent = 0;
+  bool full = false;
+  const auto number = static_cast<std::size_t>(&train - train_.data());
+  for_each(train, burst, [&](Packet& packet) {
+    if (full) return context.drop(packet, Drop::kOuterSend);
+    parts_[kBurst] = {packet.data, packet.length};
+    put(kAlone, number, &parts_[kBurst], 1);
+    while (::sendmmsg(fd, &sending_[kAlone], 1, MSG_DONTWAIT) != 1) {
+      const int code = errno;
+      if (try_again(kAlone, code, true)) continue;
+      full = code == EAGAIN;
+      return context.drop(packet, why_not_sent(code));
+    }
+    context.release(packet);
+    ++sent;
+  });
+  if (sent != 0) {
+    refused_.add(1);
+    rest(lane, why == EMSGSIZE ? train.segment : 0);
+  }
+  return sent;
+}
+
+// Once a message, where the error may not be its own fault.
+bool UdpSender::try_again(std::size_t at, int code, bool alone) {
+  Outgoing& out = outgoing_[at];
+  if (std::exchange(out.again, true)) return false;
+  if (out.sticky && why_not_sent(code) == Drop::kOuterUnreachable) {
+    out.sticky = false;  // P37: the address is ours no more (EINVAL; on newer kernels ENETUNREACH): the host chooses
+    put_control(at, alone);
+    return true;
+  }
+  return code == EINTR || code == ECONNREFUSED;  // the latter: what an earlier datagram met
+}
+
+void UdpSender::rest(Lane& lane, std::uint32_t below) {
+  lane.below = std::min(lane.below, below);
+  lane.pause = lane.next_pause;
+  lane.next_pause = std::min(2 * lane.next_pause, kLongestPause);
+}
+
+void UdpSender::wake(Lane& lane) {
+  if (lane.pause != 0 && --lane.pause == 0) lane.below = kNoLimit;
+}
+
+}  // namespace wireplane
