@@ -15,6 +15,7 @@
 
 #include "control/address_text.h"
 #include "control/embed/ip_stack_state.h"
+#include "dataplane/base/check.h"
 #include "lwip/init.h"
 #include "lwip/ip4_frag.h"
 #include "lwip/ip6_frag.h"
@@ -63,7 +64,7 @@ std::size_t common_bits(const Address& a, const Address& b) {
 
 bool waits(const tcp_pcb& pcb) {
   return pcb.state != ESTABLISHED || pcb.unsent != nullptr || pcb.unacked != nullptr || pcb.ooseq != nullptr ||
-         pcb.refused_data != nullptr || (pcb.flags & (TF_ACK_DELAY | TF_ACK_NOW | TF_CLOSEPEND)) != 0;
+         (pcb.flags & (TF_ACK_DELAY | TF_ACK_NOW | TF_CLOSEPEND)) != 0;
 }
 bool some_connection_waits() {
   for (const tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr; pcb = pcb->next)
@@ -243,7 +244,7 @@ Status IpStackState::open_interface() {
   };
   ip4_addr_t own{}, all{};
   if (!ipv4.none()) std::memcpy(&own.addr, ipv4.octets.data(), 4);
-  if (netif_add(&interface, &own, &all, &all, this, init, nullptr) == nullptr) return out_of_memory();
+  WG_CHECK(netif_add(&interface, &own, &all, &all, this, init, nullptr) != nullptr);  // init never fails
   s8_t index = 1;  // 0 is for a link-local one
   for (const Address& address : addresses) {
     if (!address.is_v6()) continue;

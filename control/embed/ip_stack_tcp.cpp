@@ -19,7 +19,9 @@ constexpr std::size_t kWriteAtOnce = 16 * 1024;  // lwIP takes all of it or noth
 
 TcpState& state_of(void* arg) { return *static_cast<TcpState*>(arg); }
 
-void forget(tcp_pcb* pcb) {  // no callback comes any more
+// No callback comes any more. (lwIP calls none that is null; `connected` and `accept` belong to states that a connection
+// does not come back to, and end with it.)
+void forget(tcp_pcb* pcb) {
   tcp_arg(pcb, nullptr);
   tcp_recv(pcb, nullptr);
   tcp_sent(pcb, nullptr);
@@ -27,7 +29,6 @@ void forget(tcp_pcb* pcb) {  // no callback comes any more
 }
 
 err_t on_received(void* arg, tcp_pcb* pcb, pbuf* octets, err_t) {
-  if (arg == nullptr) return tcp_recv_null(nullptr, pcb, octets, ERR_OK);
   TcpState& tcp = state_of(arg);
   tcp.stack->has_news(tcp);
   try {
@@ -41,8 +42,7 @@ err_t on_received(void* arg, tcp_pcb* pcb, pbuf* octets, err_t) {
     tcp.let_go();
     return ERR_ABRT;
   }
-  if (tcp.remote_finished && tcp.we_finished &&
-      tcp.pcb != nullptr) {  // it rests now, and lwIP tells nobody when that ends
+  if (tcp.remote_finished && tcp.we_finished) {  // it rests now, and lwIP tells nobody when that ends
     forget(pcb);
     tcp_close(pcb);
     tcp.pcb = nullptr;
@@ -51,7 +51,6 @@ err_t on_received(void* arg, tcp_pcb* pcb, pbuf* octets, err_t) {
 }
 
 err_t on_sent(void* arg, tcp_pcb*, u16_t) {
-  if (arg == nullptr) return ERR_OK;
   TcpState& tcp = state_of(arg);
   if (!tcp.wants_room || !tcp.has_room()) return ERR_OK;
   tcp.wants_room = false;
@@ -60,10 +59,9 @@ err_t on_sent(void* arg, tcp_pcb*, u16_t) {
 }
 
 void on_failure(void* arg, err_t why) {  // lwIP has freed its half
-  if (arg == nullptr) return;
   TcpState& tcp = state_of(arg);
   tcp.pcb = nullptr;
-  if (why != ERR_CLSD && !tcp.failure)
+  if (why != ERR_CLSD)  // else both had finished
     tcp.failure = why == ERR_RST && !tcp.connected ? Error{"the peer refuses", ECONNREFUSED} : error_of(why);
   tcp.stack->has_news(tcp);
 }
@@ -88,7 +86,6 @@ void open_window(tcp_pcb* pcb, std::size_t count) {
 void prepare_close(TcpState& tcp) { tcp.pcb->rcv_wnd = tcp.unread.empty() ? TCP_WND_MAX(tcp.pcb) : 0; }
 
 err_t on_connected(void* arg, tcp_pcb* pcb, err_t) {
-  if (arg == nullptr) return ERR_OK;
   TcpState& tcp = state_of(arg);
   tcp.connected = true;
   widen(pcb);
@@ -108,25 +105,27 @@ void adopt(TcpState& tcp, tcp_pcb* pcb) {
 }
 
 err_t on_arrived(void* arg, tcp_pcb* pcb, err_t why) {
-  if (arg == nullptr || pcb == nullptr || why != ERR_OK) return ERR_VAL;
+  if (why != ERR_OK) return ERR_VAL;  // there was no memory for it
   auto& listener = *static_cast<TcpListenerState*>(arg);
   IpStackState& stack = *listener.stack;
+  if (listener.arrived.size() >= stack.options.backlog) {
+    ++stack.counted.too_many;
+    tcp_abort(pcb);
+    return ERR_ABRT;
+  }
+  std::shared_ptr<TcpState> tcp;
   try {
-    if (listener.arrived.size() >= stack.options.backlog) {
-      ++stack.counted.too_many;
-      tcp_abort(pcb);
-      return ERR_ABRT;
-    }
-    auto tcp = std::make_shared<TcpState>();
+    tcp = std::make_shared<TcpState>();
     tcp->remote = {address_of(pcb->remote_ip), pcb->remote_port};
     tcp->local = {address_of(pcb->local_ip), pcb->local_port};
     tcp->connected = true;
-    listener.arrived.push_back(tcp);
     stack.add(tcp);
+    listener.arrived.push_back(tcp);
     adopt(*tcp, pcb);
     widen(pcb);
     stack.has_news(listener);
   } catch (const std::bad_alloc&) {
+    if (tcp != nullptr) stack.remove(*tcp);
     ++stack.counted.no_memory;
     tcp_abort(pcb);
     return ERR_ABRT;
@@ -175,7 +174,11 @@ void TcpState::let_go() {
   forget_unread();
 }
 
-bool TcpState::has_room() const { return pcb != nullptr && tcp_sndbuf(pcb) >= std::min(TCP_SND_BUF / 4, 16384); }
+// Octets, and segments: a peer with a small MSS, or many small writes, use up these first.
+bool TcpState::has_room() const {
+  return pcb != nullptr && tcp_sndbuf(pcb) >= std::min(TCP_SND_BUF / 4, 16384) &&
+         tcp_sndqueuelen(pcb) < TCP_SNDQUEUELOWAT;
+}
 
 void TcpListenerState::let_go() {
   for (tcp_pcb* pcb : pcbs) {
@@ -222,18 +225,18 @@ Result<TcpSocket> IpStack::connect(const IpEndpoint& to, const Address& from) {
     std::uint16_t port = random_port();
     for (int i = 0; s.tcp_port_taken(port, false); port = random_port())
       if (++i == kPortTries) return Error{"no local port is free", EADDRINUSE};
-    tcp_pcb* pcb = new_pcb(s, local);
-    if (pcb == nullptr) return out_of_memory();
-    const ip_addr_t here = lwip_address(local), there = lwip_address(to.address);
-    err_t done = tcp_bind(pcb, &here, port);
-    if (done == ERR_OK) done = tcp_connect(pcb, &there, to.port, on_connected);
-    if (done != ERR_OK) {
-      tcp_close(pcb);
-      return error_of(done);
-    }
     tcp->remote = to;
     tcp->local = {local, port};
-    s.add(tcp);
+    s.add(tcp);  // what may throw comes before lwIP knows of it
+    tcp_pcb* pcb = new_pcb(s, local);
+    const ip_addr_t here = lwip_address(local), there = lwip_address(to.address);
+    err_t done = pcb == nullptr ? static_cast<err_t>(ERR_MEM) : tcp_bind(pcb, &here, port);
+    if (done == ERR_OK) done = tcp_connect(pcb, &there, to.port, on_connected);
+    if (done != ERR_OK) {
+      if (pcb != nullptr) tcp_close(pcb);
+      s.remove(*tcp);
+      return error_of(done);
+    }
     adopt(*tcp, pcb);
     s.arm();
     return TcpSocket{std::move(tcp)};
@@ -253,6 +256,7 @@ Result<TcpListener> IpStack::listen(std::uint16_t port, const Address& local) {
     for (int i = 0; port == 0 || (i != 0 && s.tcp_port_taken(port, false)); port = random_port())
       if (++i == kPortTries) return Error{"no local port is free", EADDRINUSE};
     listener->pcbs.reserve(s.addresses.size());
+    s.add(listener);  // what may throw comes before lwIP knows of it
     for (const Address& address : s.addresses) {
       if (!local.none() && address != local) continue;
       tcp_pcb* pcb = new_pcb(s, address);
@@ -262,6 +266,7 @@ Result<TcpListener> IpStack::listen(std::uint16_t port, const Address& local) {
       if (listening == nullptr) {
         if (pcb != nullptr) tcp_close(pcb);
         listener->let_go();
+        s.remove(*listener);
         return error_of(done);
       }
       listener->pcbs.push_back(listening);
@@ -269,7 +274,6 @@ Result<TcpListener> IpStack::listen(std::uint16_t port, const Address& local) {
       tcp_accept(listening, on_arrived);
     }
     listener->port = port;
-    s.add(listener);
     return TcpListener{std::move(listener)};
   } catch (const std::bad_alloc&) {
     return out_of_memory();
@@ -299,7 +303,6 @@ Result<std::size_t> TcpSocket::read(std::span<std::uint8_t> into) {
   if (done != 0) return done;
   if (tcp.remote_finished) return std::size_t{0};
   if (tcp.failure) return *tcp.failure;
-  if (tcp.pcb == nullptr) return std::size_t{0};
   return not_now(tcp);
 }
 
@@ -308,17 +311,17 @@ Result<std::size_t> TcpSocket::write(std::span<const std::uint8_t> from) {
   if (auto why = unusable(state_)) return *why;
   TcpState& tcp = *state_;
   if (from.empty()) return Error{"expected at least one octet", EINVAL};
+  tcp.stack->pass_time();  // which may end the connection
   if (tcp.failure) return *tcp.failure;
-  if (tcp.we_finished || tcp.pcb == nullptr) return Error{"nothing can be written any more", EPIPE};
-  tcp.stack->pass_time();
+  if (tcp.we_finished) return Error{"nothing can be written any more", EPIPE};
   std::size_t done = 0;
-  while (tcp.pcb != nullptr && done < from.size()) {
+  while (done < from.size()) {
     const std::size_t count = std::min({from.size() - done, std::size_t{tcp_sndbuf(tcp.pcb)}, kWriteAtOnce});
     const u8_t flags = TCP_WRITE_FLAG_COPY | (done + count < from.size() ? TCP_WRITE_FLAG_MORE : 0);
     if (count == 0 || tcp_write(tcp.pcb, from.data() + done, static_cast<u16_t>(count), flags) != ERR_OK) break;
     done += count;
   }
-  if (tcp.pcb != nullptr && done != 0) tcp_output(tcp.pcb);
+  if (done != 0) tcp_output(tcp.pcb);
   tcp.wants_room = done < from.size();
   tcp.stack->arm();
   return done != 0 ? Result<std::size_t>{done} : Result<std::size_t>{not_now(tcp)};
@@ -332,9 +335,9 @@ Status TcpSocket::finish() {
   const std::lock_guard lock{lwip_mutex()};
   if (auto why = unusable(state_)) return *why;
   TcpState& tcp = *state_;
+  tcp.stack->pass_time();  // which may end the connection
   if (tcp.failure) return *tcp.failure;
-  if (std::exchange(tcp.we_finished, true) || tcp.pcb == nullptr) return Nothing{};
-  tcp.stack->pass_time();
+  if (std::exchange(tcp.we_finished, true)) return Nothing{};
   if (tcp.pcb->state != SYN_SENT) tcp_shutdown(tcp.pcb, 0, 1);  // else on_connected() does it
   tcp.stack->arm();
   return Nothing{};
@@ -351,7 +354,7 @@ void TcpSocket::close() {
     prepare_close(tcp);
     tcp_pcb* pcb = std::exchange(tcp.pcb, nullptr);
     forget(pcb);
-    if (tcp_close(pcb) != ERR_OK) tcp_abort(pcb);
+    tcp_close(pcb);  // without memory for the last segment lwIP makes it later
   }
   tcp.forget_unread();
   stack.remove(tcp);

@@ -53,16 +53,16 @@ Result<UdpSocket> IpStack::bind(std::uint16_t port) {
     if (++i == kPortTries) return Error{"no local port is free", EADDRINUSE};
   try {
     auto udp = std::make_shared<UdpState>();
+    s.add(udp);  // what may throw comes before lwIP knows of it
     udp_pcb* pcb = udp_new_ip_type(IPADDR_TYPE_ANY);
-    if (pcb == nullptr) return out_of_memory();
+    if (pcb == nullptr) {
+      s.remove(*udp);
+      return out_of_memory();
+    }
     udp_bind_netif(pcb, &s.interface);
     ip_set_option(pcb, SOF_REUSEADDR);
-    if (const err_t done = udp_bind(pcb, IP_ANY_TYPE, port); done != ERR_OK) {
-      udp_remove(pcb);
-      return error_of(done);
-    }
+    udp_bind(pcb, IP_ANY_TYPE, port);  // refuses only a port that is taken, which SOF_REUSEADDR leaves to us
     udp->pcb = pcb;
-    s.add(udp);
     udp_recv(pcb, on_datagram, udp.get());
     return UdpSocket{std::move(udp)};
   } catch (const std::bad_alloc&) {

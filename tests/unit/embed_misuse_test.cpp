@@ -5,7 +5,6 @@
 #include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +17,7 @@
 #include <vector>
 
 #include "control/embed/node.h"
+#include "tests/support/leaving.h"
 
 namespace wireplane {
 namespace {
@@ -178,8 +178,7 @@ TEST_P(Misuse, AForkedChildFindsTheNodesClosedAndTheParentGoesOn) {
     auto fresh = Node::open();  // of its own it may have
     const bool usable = fresh && (*fresh)->process();
     const bool refused = (*fresh)->connect(PublicKey{{9}}).error().code == ENOTSUP;
-    ::syscall(SYS_exit_group,
-              closed && usable && refused ? 0 : 1);  // _exit: a sanitizer would miss the parent's threads
+    test::leave_child(closed && usable && refused ? 0 : 1);
   }
   int status = -1;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
@@ -311,12 +310,12 @@ TEST_P(Misuse, APeerThatVanishesInMidStreamIsNoticedAtTheDeadline) {
     std::array<char, 44> key;
     auto node = Node::open();
     const std::string place = (*node)->key_text() + loopback(**node) + '\n';
-    if (::write(places[1], place.data(), place.size()) < 0) ::_exit(1);
-    if (::read(keys[0], key.data(), key.size()) != 44) ::_exit(1);
-    if (!(*node)->add_peer({key.data(), key.size()}) || ::write(places[1], "+", 1) != 1) ::_exit(1);
+    if (::write(places[1], place.data(), place.size()) < 0) test::leave_child(1);
+    if (::read(keys[0], key.data(), key.size()) != 44) test::leave_child(1);
+    if (!(*node)->add_peer({key.data(), key.size()}) || ::write(places[1], "+", 1) != 1) test::leave_child(1);
     auto stream = (*node)->accept_stream(10s);
     for (Octets room(100000); stream && stream->read(room, 10s);) continue;
-    ::_exit(0);
+    test::leave_child(0);
   }
   auto a = open({.workers = GetParam()});
   std::array<char, 100> place{};
@@ -368,7 +367,7 @@ TEST(MisuseOfLimits, WithoutDescriptorsOrMemoryANodeIsRefused) {
     const rlimit little{256 << 20, 256 << 20};
     ::setrlimit(RLIMIT_AS, &little);
     const auto node = Node::open({.peers = 1 << 20, .queue = 1 << 16});
-    ::_exit(!node && node.error().code == ENOMEM ? 0 : 1);
+    test::leave_child(!node && node.error().code == ENOMEM ? 0 : 1);
   }
   int status = -1;
   ::waitpid(child, &status, 0);
