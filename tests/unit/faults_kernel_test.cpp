@@ -91,7 +91,8 @@ TEST(FaultsKernel, EverySendErrorIsCountedUnderItsReason) {
     auto other = UdpDevice::open({.workers = 1});
     ASSERT_TRUE(device && other);
     const Endpoint to = endpoint_of(ipv4(127, 0, 0, 1), (*other)->listen_port());
-    for (int i = 0; i < 10; ++i) w.put(i == 3 ? "x" : std::to_string(i), &to);
+    for (int i = 0; i < 10; ++i)  // each longer than the one before, so that each is a message of its own
+      w.put(std::string(static_cast<std::size_t>(i) + 1, static_cast<char>(i == 3 ? 'x' : '0' + i)), &to);
     unsigned calls = 0;
     sending = [&](int fd, mmsghdr* messages, unsigned count) {
       ++calls;
