@@ -14,33 +14,18 @@
 #include <x86intrin.h>
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "bench/bench.h"
-#include "control/device.h"
-#include "dataplane/base/bytes.h"
-#include "dataplane/wire/checksum.h"
-#include "dataplane/worker.h"
+#include "bench/engine_fixture.h"
 
 namespace wireplane::bench {
 namespace {
 
-enum class Way { kSeal, kOpen, kRelay };
 constexpr std::size_t kRound = 32;  // bursts
-
-class SeededEntropy final : public Entropy {
- public:
-  void fill(std::span<std::uint8_t> octets) override {
-    for (std::uint8_t& octet : octets) octet = static_cast<std::uint8_t>(random_());
-  }
-
- private:
-  std::mt19937_64 random_{1};
-};
 
 // Hands over what lies ready, takes what is sent back into the pool.
 class ReadyPort final : public Port {
@@ -65,90 +50,26 @@ class ReadyPort final : public Port {
   std::size_t next_ = 0;
 };
 
-std::vector<std::uint32_t> lengths_of(const std::string& sizes) {
-  if (sizes != "imix") return {static_cast<std::uint32_t>(std::stoul(sizes))};
-  std::vector<std::uint32_t> mix(7, 64);
-  mix.insert(mix.end(), 4, 576);
-  mix.push_back(1420);
-  return mix;
-}
-
-// An engine with `count` peers, each with a session that sends, one that receives, and a /32.
+// One worker over such ports.
 class Fixture {
  public:
-  explicit Fixture(std::size_t count) : engine_{limits(count)}, worker_{engine_, 0, outer, &inner} {
-    device_ = std::make_unique<Device>(engine_, nullptr, entropy_, Now{start(), 0ns});
-    Settings settings;
-    settings.forward = Forward::kAll;
-    settings.has_inner = true;
-    engine_.publish(settings);
-    DeviceChange change;
-    for (std::uint32_t i = 0; i < count; ++i) {
-      PeerChange& peer = change.peers.emplace_back();
-      entropy_.fill(peer.public_key.octets);
-      peer.endpoint = endpoint_of(i);
-      peer.allowed_ips.push_back({{address_of(i), 32}, false});
-    }
-    if (!device_->apply(std::move(change))) std::abort();
-    for (std::uint32_t i = 0; i < count; ++i) install(i);
-  }
-  ~Fixture() { device_.reset(); }
+  explicit Fixture(std::size_t count)
+      : fixture_{count, 1, 4 * kRound * kReceiveBurst}, worker_{engine(), 0, outer, &inner}, counters(count) {}
 
-  static Address address_of(std::uint32_t peer) {
-    std::uint8_t octets[4];
-    store_be32(octets, 0x0a000001u + peer);
-    return Address::v4(octets);
-  }
-  static Endpoint endpoint_of(std::uint32_t peer) {
-    std::uint8_t octets[4];
-    store_be32(octets, 0xc6120001u + peer / 60000);
-    Endpoint e;
-    e.remote = Address::v4(octets);
-    e.port = static_cast<std::uint16_t>(1024 + peer % 60000);
-    return e;
-  }
-  static Instant start() { return Instant{1h}; }
-
-  // Session `i` of the fixture is both sessions of peer i: what we receive with has the key that the generator seals
-  // with.
-  Session& session(std::uint32_t peer) { return engine_.sessions().at(SessionSlot{peer}); }
-  Engine& engine() { return engine_; }
+  Session& session(std::uint32_t peer) { return fixture_.session(peer); }
+  Engine& engine() { return fixture_.engine(); }
   Worker& worker() { return worker_; }
   BufferCache& buffers() { return buffers_; }
 
-  std::vector<std::uint64_t> counters;  // the generator's, a peer
   ReadyPort outer, inner;
 
  private:
-  static Limits limits(std::size_t count) {
-    Limits l;
-    l.peers = count + 1;
-    l.sessions = count + 1;
-    l.buffers = 4 * kRound * kReceiveBurst;
-    return l;
-  }
-  void install(std::uint32_t i) {
-    Session& s = *new (&session(i)) Session{};
-    entropy_.fill(s.receive_key);
-    entropy_.fill(s.sent.key);
-    PeerState& peer = engine_.peer(PeerSlot{i});
-    s.peer = peer.id;
-    s.serial = Serial{1};
-    s.slot = SessionSlot{i};
-    s.self = ReceiverIndex{i << kBucketBits | (i & (kBuckets - 1))};
-    s.sent.remote = ReceiverIndex{entropy_.u32()};
-    s.created = s.sent.created = ns(start());
-    s.initiator = s.sent.initiator = true;
-    engine_.link(0).sessions.store(s.self, s.slot);
-    peer.offer_sending(s.serial, s.slot);
-    counters.push_back(0);
-  }
-
-  SeededEntropy entropy_;
-  Engine engine_;
-  BufferCache buffers_{engine_.pool()};
+  EngineFixture fixture_;
+  BufferCache buffers_{engine().pool()};
   Worker worker_;
-  std::unique_ptr<Device> device_;
+
+ public:
+  std::vector<std::uint64_t> counters;  // the generator's, a peer
 };
 
 Fixture& fixture(std::size_t count) {  // the last one made is kept: a million peers take a while
@@ -160,17 +81,6 @@ Fixture& fixture(std::size_t count) {  // the last one made is kept: a million p
     last_count = count;
   }
   return *last;
-}
-
-void write_ip(std::uint8_t* ip, std::uint32_t length, const Address& from, const Address& to) {
-  std::memset(ip, 0, length);
-  ip[0] = 0x45;
-  store_be16(ip + 2, static_cast<std::uint16_t>(length));
-  ip[8] = 64;
-  ip[9] = 17;
-  std::memcpy(ip + 12, from.octets.data(), 4);
-  std::memcpy(ip + 16, to.octets.data(), 4);
-  store_be16(ip + 10, internet_checksum(ip, 20));
 }
 
 // One round's packets, where the port will find them, and the bare AEAD work that is in them.
@@ -202,10 +112,9 @@ class Generator {
     packet.buffer = f_.buffers().take();
     packet.data = packet.buffer->memory + kHeadroom;
     std::uint8_t* ip = packet.data + (way_ == Way::kSeal ? 0 : kDataHeaderSize);
-    static constexpr std::uint8_t kHost[4] = {172, 16, 0, 1};
-    const Address host = Address::v4(kHost);
-    write_ip(ip, length, way_ == Way::kSeal ? host : f_.address_of(from),
-             way_ == Way::kOpen ? host : f_.address_of(to));
+    const Address host = EngineFixture::host();
+    write_ip(ip, length, way_ == Way::kSeal ? host : EngineFixture::address_of(from),
+             way_ == Way::kOpen ? host : EngineFixture::address_of(to));
     packet.length = length;
     const std::uint32_t padding = (16 - length % 16) % 16;
     if (way_ != Way::kSeal) {
@@ -216,7 +125,7 @@ class Generator {
       SealJob job{session.receive_key, f_.counters[from]++, nullptr, 0, length, ip, ip, padding};
       f_.engine().aead().seal(&job, 1);
       packet.length = length + padding + kDataOverhead;
-      packet.from = f_.endpoint_of(from);
+      packet.from = EngineFixture::endpoint_of(from);
       round.opens.push_back({session.receive_key, job.counter, ip, length + padding + 16, ip, false});
     }
     if (way_ != Way::kOpen) round.seals.push_back({f_.session(to).sent.key, 0, nullptr, 0, length, ip, ip, padding});
@@ -246,11 +155,6 @@ std::uint64_t bare_cycles(const Aead& aead, Round& round) {
   return cycles;
 }
 
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
-
 void run(benchmark::State& state, Way way, const std::string& sizes, std::size_t sessions) {
   Fixture& f = fixture(sessions);
   Generator generator{f, way, lengths_of(sizes)};
@@ -266,7 +170,7 @@ void run(benchmark::State& state, Way way, const std::string& sizes, std::size_t
     const auto bare_rival = rival == nullptr ? 0.0 : static_cast<double>(bare_cycles(*rival, round));
     const auto bare_own = static_cast<double>(bare_cycles(f.engine().aead(), round));
     const std::uint64_t begin = __rdtsc();
-    for (std::size_t i = 0; i < kRound; ++i) f.worker().step(Fixture::start() + 1s);
+    for (std::size_t i = 0; i < kRound; ++i) f.worker().step(EngineFixture::start() + 1s);
     const auto cycles = static_cast<double>(__rdtsc() - begin);
     whole.push_back(cycles / packets);
     beside.push_back((cycles - bare_own) / packets);

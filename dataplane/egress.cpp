@@ -87,10 +87,11 @@ void Worker::send_to_host() {
 
 // The host's packets, or the application's, join what peers sent to each other.
 void Worker::join_from_host(Burst& burst) {
-  if (inner_ == nullptr) return;
+  if (inner_ == nullptr || link_.spread.sealing.full()) return;
   const std::size_t first = burst.size();
   inner_->receive(burst, context_);
   if (burst.size() == first) return;
+  note_received(burst, first);
   burst.filter(context_, [this](Packet& packet) {
     if (packet.from_peer != nullptr) return Drop::kNone;
     packet.origin = Origin::kHost;
@@ -272,11 +273,13 @@ void Worker::send_keepalive(PeerState& peer) {
 }
 
 void Worker::transmit(Burst& burst) {
+  if (in_flight() && &burst == &burst_) [[unlikely]]
+    return transmit_with_helpers(burst);
   if (burst.empty()) return;
   worked_ = true;
   number(burst);
   if (seeded_fault(41)) std::reverse(burst.begin(), burst.end());
-  seal(burst);
+  engine_.aead().seal(seal_jobs_.data(), prepare_seal(burst, seal_jobs_.data()));
   send_out(burst);
 }
 
@@ -333,8 +336,7 @@ void Worker::note_sent(PeerState& peer, bool data) {
   arm_timers(peer);
 }
 
-void Worker::seal(Burst& burst) {
-  std::size_t jobs = 0;
+std::size_t Worker::prepare_seal(Burst& burst, SealJob* jobs) {
   for (Packet& packet : burst) {
     const std::uint32_t padding = padding_of(packet.length, settings_->mtu);
     packet.tos = packet.keepalive ? std::uint8_t{0} : outer_ds_for(packet.data);  // before it is ciphertext
@@ -342,19 +344,19 @@ void Worker::seal(Burst& burst) {
     store_le(header, static_cast<std::uint32_t>(MessageType::kData));
     store_le(header + 4, packet.session->sent.remote.raw());
     store_le(header + 8, packet.counter);
-    seal_jobs_[jobs++] = {.key = packet.session->sent.key,
-                          .counter = packet.counter,
-                          .head = nullptr,
-                          .head_length = 0,
-                          .body_length = packet.length,
-                          .body = packet.data,
-                          .destination = packet.data,
-                          .padding = padding};
+    *jobs++ = {.key = packet.session->sent.key,
+               .counter = packet.counter,
+               .head = nullptr,
+               .head_length = 0,
+               .body_length = packet.length,
+               .body = packet.data,
+               .destination = packet.data,
+               .padding = padding};
     packet.data = header;
     packet.length += padding + static_cast<std::uint32_t>(kDataOverhead);
     WG_DCHECK(packet.headroom() <= packet.buffer->size && packet.length <= packet.buffer->size - packet.headroom());
   }
-  if (jobs != 0) engine_.aead().seal(seal_jobs_.data(), jobs);
+  return burst.size();
 }
 
 void Worker::send_out(Burst& burst) {

@@ -58,6 +58,17 @@ Engine::Engine(const Limits& limits, BufferPool* pool, const Aead& aead)
 
 Engine::~Engine() { delete settings_.load(std::memory_order_relaxed); }
 
+void Engine::lend(unsigned worker, bool lending) {
+  const std::uint64_t bit = std::uint64_t{1} << worker;
+  if (!lending) {
+    lenders_.fetch_and(~bit, std::memory_order_relaxed);
+    return;
+  }
+  lenders_.fetch_or(bit, std::memory_order_relaxed);
+  for (unsigned i = 0; i < workers(); ++i)
+    if (i != worker) link(i).doorbell.ring_if_asleep();  // D2's fence: a helper that falls asleep now has seen the bit
+}
+
 void Engine::publish(Settings settings) {
   // R4 release, pairs with R3: a worker that sees the pointer sees what it points to.
   const Settings* before = settings_.exchange(new Settings(std::move(settings)), std::memory_order_acq_rel);

@@ -28,6 +28,7 @@
 #include "dataplane/session/peer_state.h"
 #include "dataplane/session/session.h"
 #include "dataplane/session/session_table.h"
+#include "dataplane/spread.h"
 #include "dataplane/wire/messages.h"
 
 namespace wireplane {
@@ -101,8 +102,9 @@ class Doorbell {
     std::atomic_thread_fence(std::memory_order_seq_cst);
   }
   void sleep_end() { asleep_.store(false, std::memory_order_relaxed); }
-  void ring_if_asleep() {                                 // after the push
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // D2
+  [[nodiscard]] bool asleep() const { return asleep_.load(std::memory_order_relaxed); }  // a guess
+  void ring_if_asleep() {                                                                // after the push
+    std::atomic_thread_fence(std::memory_order_seq_cst);                                 // D2
     if (asleep_.load(std::memory_order_relaxed) && ringer_) ringer_();
   }
 
@@ -126,6 +128,7 @@ struct WorkerLink {
   SpscRing<Order> orders;                // control -> worker
   Counters counters;                     // the worker's
   Doorbell doorbell;                     // wakes the worker
+  Spread spread;                         // the worker's; others compute parts of it
 };
 
 class Engine {
@@ -146,6 +149,9 @@ class Engine {
   [[nodiscard]] WorkerLink& link(unsigned worker) { return *links_[worker]; }
   [[nodiscard]] Doorbell& control_doorbell() { return control_doorbell_; }
   [[nodiscard]] SpscRing<Packet>& handover(unsigned from, unsigned to) { return *handover_[from * workers() + to]; }
+  // Workers whose AEAD work others may take parts of (spread.h), a bit each.
+  [[nodiscard]] std::uint64_t lenders() const { return lenders_.load(std::memory_order_relaxed); }
+  void lend(unsigned worker, bool lending);  // that worker; wakes those who may help
   [[nodiscard]] unsigned owner(ReceiverIndex index) const { return owner_of_bucket_[bucket(index)]; }
 
   [[nodiscard]] PeerState& peer(PeerSlot slot) const { return peers_[slot.raw()]; }
@@ -174,6 +180,7 @@ class Engine {
   std::vector<std::unique_ptr<SpscRing<Packet>>> handover_;
   Doorbell control_doorbell_;
   std::atomic<const Settings*> settings_;
+  alignas(kCacheLine) std::atomic<std::uint64_t> lenders_{0};  // read by every worker that is idle, seldom written
 };
 
 }  // namespace wireplane

@@ -100,21 +100,29 @@ Drop Worker::hand_over(Packet& packet, unsigned owner) {
 }
 
 void Worker::open(Burst& burst) {
-  std::size_t jobs = 0;
+  if (in_flight()) [[unlikely]]
+    return open_with_helpers(burst);
+  if (burst.empty()) return;
+  engine_.aead().open(open_jobs_.data(), prepare_open(burst, open_jobs_.data()));
+  finish_open(burst, open_jobs_.data());
+}
+
+std::size_t Worker::prepare_open(Burst& burst, OpenJob* jobs) {
   for (const Packet& packet : burst) {
     __builtin_prefetch(engine_.peer(packet.session->peer.slot).endpoint.load(std::memory_order_relaxed));
-    open_jobs_[jobs++] = {.key = packet.session->receive_key,
-                          .counter = packet.counter,
-                          .source = packet.data + kDataHeaderSize,
-                          .length = packet.length - static_cast<std::uint32_t>(kDataHeaderSize),
-                          .destination = packet.data + kDataHeaderSize,
-                          .authentic = false};
+    *jobs++ = {.key = packet.session->receive_key,
+               .counter = packet.counter,
+               .source = packet.data + kDataHeaderSize,
+               .length = packet.length - static_cast<std::uint32_t>(kDataHeaderSize),
+               .destination = packet.data + kDataHeaderSize,
+               .authentic = false};
   }
-  if (jobs == 0) return;
-  engine_.aead().open(open_jobs_.data(), jobs);
-  std::size_t job = 0;
+  return burst.size();
+}
+
+void Worker::finish_open(Burst& burst, const OpenJob* jobs) {
   burst.filter(context_, [&](Packet& packet) {
-    if (!open_jobs_[job++].authentic) {
+    if (!jobs++->authentic) {
       if (seeded_fault(37)) follow(*packet.session, engine_.peer(packet.session->peer.slot), packet);
       if (seeded_fault(25)) confirm(*packet.session, engine_.peer(packet.session->peer.slot));
       if (seeded_fault(32)) static_cast<void>(packet.session->received.window.accept(Counter{packet.counter}));

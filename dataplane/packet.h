@@ -3,10 +3,12 @@
 // A Packet is a view: pointer and length into a Buffer, and what has been found out so far. Whoever takes a packet out
 // of a burst passes it on or releases its buffer under a counted reason; nothing else ends a packet.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "dataplane/base/buffer_pool.h"
 #include "dataplane/base/check.h"
@@ -58,6 +60,8 @@ struct alignas(kCacheLine) Counters {
   Tally consumed;  // packets that ended as intended: keepalives heard, handshakes given to control, ICMP causes
   Tally relayed;   // from peer to peer
   Tally handed_on, taken_on;  // to and from other workers, who own the packets' sessions
+  Tally parts_spread;         // parts of bursts that were put where other workers could take them (spread.h)
+  Tally parts_helped;         // such parts of others that this worker computed
   Tally bursts, idle_steps, sleeps;
   void drop(Drop reason, std::uint64_t n = 1) { drops[static_cast<std::size_t>(reason)].add(n); }
   // Packets that have begun here and not ended: what the law calls held. For when the worker does not step.
@@ -126,7 +130,11 @@ class Burst {
     WG_DCHECK(count_ < kBurst);
     packets_[count_++] = packet;
   }
-  void clear() { count_ = 0; }  // the packets have gone elsewhere
+  void clear() { count_ = 0; }    // the packets have gone elsewhere
+  void take_from(Burst& other) {  // what was here has gone; the other is empty afterwards
+    std::copy_n(other.packets_.begin(), other.count_, packets_.begin());
+    count_ = std::exchange(other.count_, 0);
+  }
 
   // Runs `stage` over all packets in order; keeps those for which it returns Drop::kNone, drops the others, counted.
   // A stage that has moved a packet elsewhere sets its buffer to null and returns kNone: it leaves without a count.

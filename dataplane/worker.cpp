@@ -17,35 +17,80 @@ Worker::Worker(Engine& engine, unsigned number, Port& outer, Port* inner)
       inner_{inner},
       staging_{engine.pool().capacity() / 8 / engine.workers()} {}
 
-Worker::~Worker() { staging_.purge_all(context_, Drop::kPeerGone); }
+// The other workers do not step any more: what is in flight and nobody took is ours to end.
+Worker::~Worker() {
+  staging_.purge_all(context_, Drop::kPeerGone);
+  if (lending_) engine_.lend(number_, false);
+  Spread& spread = link_.spread;
+  while (spread.run_one(engine_.aead())) continue;
+  const auto gone = [this](Packet&) { return Drop::kPeerGone; };
+  for (; !spread.opening.empty(); spread.opening.pop()) spread.opening.oldest().burst.filter(context_, gone);
+  for (; !spread.sealing.empty(); spread.sealing.pop()) spread.sealing.oldest().burst.filter(context_, gone);
+  engine_.grace().offline(number_);
+}
 
 // The packet's whole way. One reading of the clock a burst: its packets agree on the time.
 Work Worker::step(Instant now) {
-  engine_.grace().online(number_);  // from here to offline() nothing we can see is freed
+  begin(now);               //    from here to end() nothing we can see is freed
+  take_orders();            //    what control left for us: handshake messages, keys that became ready
+  receive(burst_);          // 1  up to kReceiveBurst datagrams, and what other workers handed over; burst_ owns them
+  classify(burst_);         // 2  by type and length; handshakes are copied to the control ring
+  find_sessions(burst_);    // 3  receiver index -> session, ours or handed over to its owner
+  open(burst_);             // 4  all tags, all plaintexts, one kernel call (or idle workers': then an earlier burst)
+  accept(burst_);           // 5  replay, roaming, inner packet, allowed IPs: authenticated input only
+  for_the_host(burst_);     // 6  what is ours to deliver leaves; what may be forwarded stays in the burst
+  join_from_host(burst_);   // 7  and what the host or the application brings joins it
+  route(burst_);            // 8  policy, TTL, MTU, inner destination -> peer
+  choose_sessions(burst_);  // 9  peer -> its sending session; without one the packet waits
+  transmit(burst_);         // 10 numbers drawn last, one kernel call, out; the rest is counted and recycled
+  end();                    //    no pointer outlives the step, but for what is in flight
+  return Work{worked_};
+}
+
+void Worker::begin(Instant now) {
+  Grace& grace = engine_.grace();
+  period_ = grace.period();
+  if (link_.spread.empty()) [[likely]]
+    grace.online(number_);
+  else
+    grace.hold_since(number_, link_.spread.oldest_period());
   settings_ = &engine_.settings();
   now_ = now;
   now_ms_ = ns(now) / 1'000'000 * 1'000'000;
   worked_ = false;
   if (moves_count_ != 0) [[unlikely]]
     forget_moves();
+}
 
-  take_orders();                     //    what control left for us: handshake messages, keys that became ready
-  take_handed_over();                //    transport messages of our sessions that arrived at another worker
-  outer_.receive(burst_, context_);  // 1  up to kReceiveBurst datagrams; burst_ owns them from here
-  classify(burst_);                  // 2  by type and length; handshakes are copied to the control ring
-  find_sessions(burst_);             // 3  receiver index -> session, ours or handed over to its owner
-  open(burst_);                      // 4  all tags, all plaintexts, one kernel call
-  accept(burst_);                    // 5  replay, roaming, inner packet, allowed IPs: authenticated input only
-  for_the_host(burst_);              // 6  what is ours to deliver leaves; what may be forwarded stays in the burst
-  join_from_host(burst_);            // 7  and what the host or the application brings joins it
-  route(burst_);                     // 8  policy, TTL, MTU, inner destination -> peer
-  choose_sessions(burst_);           // 9  peer -> its sending session; without one the packet waits
-  transmit(burst_);                  // 10 numbers drawn last, one kernel call, out; the rest is counted and recycled
-
+void Worker::end() {
+  if (engine_.workers() > 1) {
+    if (in_flight()) work_ahead(!worked_);
+    consider_lending();
+    if (!worked_) help();
+  }
   settings_ = nullptr;
-  engine_.grace().offline(number_);  //    no pointer outlives its step, so control may free
+  if (link_.spread.empty()) [[likely]]
+    engine_.grace().offline(number_);
+  else
+    worked_ = true;
   (worked_ ? link_.counters.bursts : link_.counters.idle_steps).add(1);
-  return Work{worked_};
+}
+
+// Nothing more while as much is in flight as may be: it waits in the port's queue, which is the longer one.
+void Worker::receive(Burst& burst) {
+  received_ = 0;
+  full_ = link_.spread.opening.full();
+  if (full_) return;
+  take_handed_over(burst);
+  outer_.receive(burst, context_);
+  note_received(burst, 0);
+}
+
+// For spread.cpp: is this more than one core can do?
+void Worker::note_received(Burst& burst, std::size_t first) {
+  if (engine_.workers() == 1) return;
+  for (const Packet& packet : std::span<Packet>{burst.begin() + first, burst.end()}) received_ += packet.length;
+  full_ = full_ || burst.size() - first >= kReceiveBurst;
 }
 
 void Worker::take_orders() {
@@ -75,14 +120,14 @@ void Worker::obey(const Order& order) {
   if (!waiting && speak) send_keepalive(*peer);
 }
 
-void Worker::take_handed_over() {
+void Worker::take_handed_over(Burst& burst) {
   for (unsigned from = 0; from < engine_.workers(); ++from) {
     if (from == number_) continue;
     SpscRing<Packet>& ring = engine_.handover(from, number_);
-    const std::size_t before = burst_.size();
-    for (const Packet* packet; burst_.size() < kReceiveBurst && (packet = ring.front()) != nullptr; ring.pop())
-      burst_.add(*packet);
-    if (burst_.size() != before) link_.counters.taken_on.add(burst_.size() - before);
+    const std::size_t before = burst.size();
+    for (const Packet* packet; burst.size() < kReceiveBurst && (packet = ring.front()) != nullptr; ring.pop())
+      burst.add(*packet);
+    if (burst.size() != before) link_.counters.taken_on.add(burst.size() - before);
   }
 }
 
@@ -110,7 +155,7 @@ void Worker::arm_timers(PeerState& peer) {
 
 bool Worker::sleep_begin() {
   link_.doorbell.sleep_begin();
-  bool work = !link_.orders.empty();
+  bool work = !link_.orders.empty() || !link_.spread.empty() || engine_.lenders() != 0;
   for (unsigned from = 0; from < engine_.workers(); ++from) work = work || !engine_.handover(from, number_).empty();
   if (work) {
     link_.doorbell.sleep_end();

@@ -7,6 +7,7 @@
 //   worker.cpp    the loop, orders from control, what other workers hand over, sleeping
 //   ingress.cpp   classify, find_sessions, open, accept
 //   egress.cpp    for_the_host, route, choose_sessions, number, seal, and the packets we make ourselves
+//   spread.cpp    open and seal when other workers help
 #pragma once
 #include <array>
 #include <cstdint>
@@ -41,14 +42,18 @@ class Worker {
   [[nodiscard]] const Counters& counters() const { return link_.counters; }
   // Packets inside between steps, also in the ports (conservation).
   [[nodiscard]] std::size_t held() const {
-    return staging_.size() + outer_.waiting() + (inner_ == nullptr ? 0 : inner_->waiting());
+    return staging_.size() + link_.spread.packets() + outer_.waiting() + (inner_ == nullptr ? 0 : inner_->waiting());
   }
 
  private:
   // worker.cpp
+  void begin(Instant now);
+  void receive(Burst& burst);
+  void note_received(Burst& burst, std::size_t first);
+  void end();
   void take_orders();
   void obey(const Order& order);
-  void take_handed_over();
+  void take_handed_over(Burst& burst);
   [[nodiscard]] bool post(SpscRing<Event>& ring, const Event& event);  // false: the ring is full
   void want_handshake(PeerState& peer);
   void arm_timers(PeerState& peer);
@@ -59,6 +64,8 @@ class Worker {
   void find_sessions(Burst& burst);
   Drop hand_over(Packet& packet, unsigned owner);
   void open(Burst& burst);
+  std::size_t prepare_open(Burst& burst, OpenJob* jobs);
+  void finish_open(Burst& burst, const OpenJob* jobs);
   void accept(Burst& burst);
   Drop accept_one(Packet& packet);
   void look_up(Burst& burst, std::size_t first, const std::uint8_t* (*address_of)(const std::uint8_t* ip));
@@ -87,9 +94,22 @@ class Worker {
   void send_keepalive(PeerState& peer);
   void number(Burst& burst);
   void note_sent(PeerState& peer, bool data);
-  void seal(Burst& burst);
   void transmit(Burst& burst);  // number, seal, send
+  std::size_t prepare_seal(Burst& burst, SealJob* jobs);
   void send_out(Burst& burst);
+
+  // spread.cpp
+  [[nodiscard]] bool in_flight() const { return lending_ || !link_.spread.empty(); }
+  void open_with_helpers(Burst& burst);
+  void transmit_with_helpers(Burst& burst);
+  void keep_endpoints(Burst& burst);
+  void work_ahead(bool nothing_else);
+  void consider_lending();
+  void watch_lending();
+  void pause_for_longer();
+  [[nodiscard]] std::uint64_t idle_elsewhere() const;
+  void lend(bool lending);
+  void help();
 
   Engine& engine_;
   const unsigned number_;
@@ -104,6 +124,24 @@ class Worker {
   Staging staging_;
   IcmpLimiter icmp_;
   bool worked_ = false;  // in this step
+
+  // Whether our queue is the bottleneck (spread.cpp).
+  bool lending_ = false;
+  bool full_ = false;           // in this step: a port gave as much as a step takes
+  std::uint64_t received_ = 0;  // in this step: octets
+  std::uint64_t period_ = 0;    // the grace period that what is in the step's burst belongs to
+  bool pressed_ = false;        // every step since watch_.since was full
+  struct Watch {
+    Instant since{};
+    std::uint64_t octets = 0, parts = 0, own_parts = 0, steps = 0, idle_elsewhere = 0;
+    bool was_full = false;
+    [[nodiscard]] double rate(Instant now) const {  // octets a nanosecond; 0: the clock stood still
+      return now == since ? 0 : static_cast<double>(octets) / static_cast<double>((now - since).count());
+    }
+  } watch_;
+  double alone_ = 0;  // rate of this core without help
+  Instant not_before_{}, lent_until_{};
+  Duration lease_ = std::chrono::milliseconds{20}, pause_ = std::chrono::milliseconds{20};
 
   Burst burst_;      // what came in this step
   Burst host_;       // of it, what leaves by the inner port

@@ -5,7 +5,8 @@
 //   worker:   online -> [burst, quiescent]* -> offline
 //
 // A quiescent state says: "no pointer into shared state is left on my stack". What waits in a ring carries ids, not
-// pointers. A worker that sleeps is offline, or control would wait for it.
+// pointers. A worker that sleeps is offline, or control would wait for it. What is in flight between a worker's steps
+// (spread.h) does hold pointers: while there is any, the worker stays online, at the period of the oldest.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -35,6 +36,12 @@ class Grace {
     seen_[reader].period.store(period_.load(std::memory_order_relaxed), std::memory_order_seq_cst);
     // G1 seq_cst, pairs with G4: either control sees us online, or we see what it unlinked before it looked.
     std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
+  // The period that pointers read from now on belong to. G2: what was unlinked before it began is not among them.
+  [[nodiscard]] std::uint64_t period() const { return period_.load(std::memory_order_acquire); }
+  // What was read before `period` is no longer held; later pointers may be. The reader is online.
+  void hold_since(unsigned reader, std::uint64_t period) {
+    seen_[reader].period.store(period, std::memory_order_release);  // G5
   }
   void quiescent(unsigned reader) {
     const std::uint64_t now = period_.load(std::memory_order_acquire);  // G2 pairs with G3: the unlinking came before
