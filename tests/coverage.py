@@ -5,9 +5,9 @@ the floors.
     tests/coverage.py BUILD                  the table; BUILD/profiles holds what the tests left (LLVM_PROFILE_FILE)
     tests/coverage.py BUILD --missed FILE    which lines and branches of a file were not reached
 
-A branch is one outcome of one condition in the source: the compiler's own (exceptions, clean-up) are none. Left out are
-conditions on lines with WG_CHECK or WG_DCHECK (the failing arm is our bug and ends the program), seeded_fault (compiled
-in elsewhere) and WG_LOG (its level and limit have tests of their own).
+A branch is one outcome of one condition in the source: the compiler's own (exceptions, clean-up) are none; instantiations
+of a template count as one. Left out are conditions on lines with WG_CHECK or WG_DCHECK (the failing arm is our bug and
+ends the program), seeded_fault (compiled in elsewhere) and WG_LOG (its level and limit have tests of their own).
 """
 import argparse
 import glob
@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 
-FLOORS = {"dataplane": (95.0, 90.0), "control": (90.0, 75.0)}  # lines, branches; README.md: what control lacks
+FLOORS = {"dataplane": (95.0, 90.0), "control": (95.0, 90.0)}  # lines, branches
 FOLDERS = tuple(FLOORS)
 NOT_COUNTED = re.compile(r"\b(WG_CHECK|WG_DCHECK|seeded_fault|WG_LOG)\b")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
