@@ -734,5 +734,68 @@ TEST(EthdevPort, TalksToAnotherProcessOverMemif) {
   std::filesystem::remove(socket);
 }
 
+// The other end of the next one: datagrams of 3000 octets in one buffer each, and of 100.
+TEST(EthdevPort, DISABLED_MemifLargeFrames) {
+  const char* socket = std::getenv(kMemifEnvironment);
+  ASSERT_NE(socket, nullptr);
+  EthdevSetOptions options = memif_set(socket, "server", kB4, kB6);
+  options.data_room = 9216;
+  options.outer->mtu = 9000;
+  auto set = open_set_or_fail(options);
+  ASSERT_TRUE(set);
+  auto device = set->take_outer();
+  DpdkWorker w{set->pool()};
+  const Endpoint to = endpoint_of(kA4, 51820);
+  for (int i = 0; i < 20'000; ++i) {
+    for (const std::size_t size : {3000, 100}) w.put(std::vector<std::uint8_t>(size, 7), &to);
+    static_cast<void>(device->queue(0).send(w.burst, w.context));
+    w.receive(device->queue(0), set.get(), 1, 1);
+    w.clear();
+  }
+}
+
+// Goal: a frame that fills several buffers (which a device may deliver as a chain) is refused and counted, whole: no
+// part of it passes for a packet, no buffer of its chain is lost, and what comes behind it is taken.
+// Method: the other end of a memif has larger buffers than ours, and sends frames that need two of ours.
+TEST(EthdevPort, FramesInSeveralBuffersAreRefusedWhole) {
+  WG_MODULE_OR_SKIP();
+  const std::string socket =
+      std::filesystem::temp_directory_path() / ("wireplane-memif-l" + std::to_string(::getpid()));
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::setenv(kMemifEnvironment, socket.c_str(), 1);
+    ::execl("/proc/self/exe", "ethdev_port_test", "--gtest_also_run_disabled_tests",
+            "--gtest_filter=*.DISABLED_MemifLargeFrames", "--gtest_brief=1", nullptr);
+    ::_exit(1);
+  }
+  ASSERT_GT(child, 0);
+  for (int i = 0; i < 1000 && !std::filesystem::exists(socket); ++i) ::usleep(10'000);
+  ::usleep(100'000);
+  auto set = open_set_or_fail(memif_set(socket, "client", kA4, kA6));
+  ASSERT_TRUE(set);
+  auto device = set->take_outer();
+  {
+    DpdkWorker w{set->pool()};
+    std::size_t small = 0;
+    for (int i = 0; i < 5000 && (w.drops(Drop::kTruncated) < 1000 || small < 100); ++i) {
+      w.receive(device->queue(0), set.get(), 1, 2);
+      for (const Packet& packet : w.burst) {
+        ASSERT_EQ(packet.length, 100u);
+        ++small;
+      }
+      w.clear();
+    }
+    EXPECT_GE(w.drops(Drop::kTruncated), 1000u);
+    EXPECT_GE(small, 100u);
+    EXPECT_EQ(w.drops(Drop::kOuterChecksum), 0u);
+  }
+  device.reset();
+  ::kill(child, SIGTERM);
+  ::waitpid(child, nullptr, 0);
+  EXPECT_EQ(set->pool().available(), set->pool().capacity());
+  std::filesystem::remove(socket);
+}
+
 }  // namespace
 }  // namespace wireplane
