@@ -95,7 +95,14 @@ Drop Device::take_initiation(const HandshakePacket& packet, unsigned worker) {
   ResponseMessage response;
   RecordingEntropy entropy{entropy_};
   Result<KeyPair, Refusal> keys = write_response(response, std::move(*read), *self, identity_, peer.identity, entropy);
-  if (!keys || !install(peer, *keys)) {
+  bool installed = false;
+  try {
+    installed = keys && install(peer, *keys);
+  } catch (const std::bad_alloc&) {  // the message stays in its ring, and will draw again
+    indices_.put_back(*self);
+    throw;
+  }
+  if (!installed) {
     indices_.give_back(*self, now_.engine);
     return keys ? Drop::kHandshakeQueueFull : drop_of(keys.error());
   }
@@ -173,12 +180,18 @@ void Device::initiate(Peer& peer, bool retry) {
     peer.ask_again_at = now_.engine + kRekeyTimeout;
     return schedule(peer);
   }
-  if (peer.sent) {  // the earlier one's answer would come too late
-    index_owner_.erase(peer.sent->self);
-    indices_.give_back(peer.sent->self, now_.engine);
+  try {
+    index_owner_[*self] = peer.id;
+    if (peer.sent) {  // the earlier one's answer would come too late
+      indices_.give_back(peer.sent->self, now_.engine);
+      index_owner_.erase(peer.sent->self);
+    }
+  } catch (const std::bad_alloc&) {
+    index_owner_.erase(*self);
+    indices_.put_back(*self);
+    throw;
   }
   peer.sent.emplace(std::move(*sent));
-  index_owner_[*self] = peer.id;
   ++peer.attempts;
   peer.cookies.write_macs(octets_of(message), peer.identity, now_.engine);
   send_message(peer, octets_of(message), peer.worker);

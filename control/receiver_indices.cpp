@@ -32,11 +32,14 @@ std::optional<ReceiverIndex> ReceiverIndices::draw(unsigned worker, Instant now)
 
 void ReceiverIndices::give_back(ReceiverIndex index, Instant now) { resting_.push_back({index, now + kIndexRestTime}); }
 
-void ReceiverIndices::wake_first() {
-  const ReceiverIndex index = resting_.front().index;
+void ReceiverIndices::put_back(ReceiverIndex index) {
   taken(index) = false;
   --count_[engine_.owner(index)];
   --in_use_;
+}
+
+void ReceiverIndices::wake_first() {
+  put_back(resting_.front().index);
   resting_.pop_front();
 }
 

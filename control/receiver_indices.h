@@ -21,6 +21,7 @@ class ReceiverIndices {
   // An index whose sessions `worker` owns; none: its table is three quarters full of what is in use.
   [[nodiscard]] std::optional<ReceiverIndex> draw(unsigned worker, Instant now);
   void give_back(ReceiverIndex index, Instant now);
+  void put_back(ReceiverIndex index);                           // at once, and without memory: nobody has seen it
   [[nodiscard]] std::size_t in_use() const { return in_use_; }  // resting ones included
 
  private:

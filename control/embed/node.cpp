@@ -66,6 +66,7 @@ Limits limits_of(const NodeOptions& options) {
 }  // namespace
 
 Error node_is_closed() { return {"the node is closed", ESHUTDOWN}; }
+Error node_lacks_memory() { return {"out of memory", ENOMEM}; }
 
 Node::Node(std::unique_ptr<State> state) : state_{std::move(state)} {}
 
@@ -138,6 +139,7 @@ Status Node::State::open_engine() {
   udp.listen_port = options.listen_port;
   udp.ipv4 = options.ipv4;
   udp.ipv6 = options.ipv6;
+  udp.trains = options.trains;
   udp.receive_buffer_octets = udp.send_buffer_octets = options.socket_buffer_octets;
   auto opened = UdpDevice::open(udp);
   if (!opened) return opened.error();
@@ -247,7 +249,7 @@ std::optional<NodePeer> Node::State::find(const PublicKey& wanted) {
   return peer == nullptr ? std::nullopt : std::optional{NodePeer{wanted, address_of(wanted), peer->id}};
 }
 
-Result<NodePeer> Node::add_peer(const PublicKey& key, NodePeerOptions options) {
+Result<NodePeer> Node::add_peer(const PublicKey& key, NodePeerOptions options) try {
   State& s = *state_;
   if (s.forked()) return node_is_closed();
   const std::lock_guard lock{s.control};
@@ -288,9 +290,11 @@ Result<NodePeer> Node::add_peer(const PublicKey& key, NodePeerOptions options) {
   }
   s.configured();
   return peer;
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
-Result<NodePeer> Node::add_peer(std::string_view key, std::string_view endpoint) {
+Result<NodePeer> Node::add_peer(std::string_view key, std::string_view endpoint) try {
   const std::optional<PublicKey> parsed = public_key_from_base64(key);
   if (!parsed) return refused("public key: expected 44 characters of base64");
   NodePeerOptions options;
@@ -299,9 +303,11 @@ Result<NodePeer> Node::add_peer(std::string_view key, std::string_view endpoint)
     if (!options.endpoint) return refused("endpoint: expected address:port or [address]:port");
   }
   return add_peer(*parsed, std::move(options));
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
-Status Node::remove_peer(const PublicKey& key) {
+Status Node::remove_peer(const PublicKey& key) try {
   State& s = *state_;
   if (s.forked()) return node_is_closed();
   const std::lock_guard lock{s.control};
@@ -323,6 +329,8 @@ Status Node::remove_peer(const PublicKey& key) {
   if (Status applied = s.device->apply(std::move(change)); !applied) return applied;
   s.configured();
   return Nothing{};
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
 std::optional<NodePeer> Node::find_peer(const PublicKey& key) const {

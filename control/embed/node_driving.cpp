@@ -74,13 +74,18 @@ void Node::State::arm(Instant due) {
 Result<std::size_t> Node::process() {
   State& s = *state_;
   if (s.forked()) return node_is_closed();
-  {
-    const std::lock_guard lock{s.control};
-    if (s.closed.load(std::memory_order_relaxed)) return node_is_closed();
-    s.take_notice();
-    if (!s.threaded()) s.turn();
+  try {
+    {
+      const std::lock_guard lock{s.control};
+      if (s.closed.load(std::memory_order_relaxed)) return node_is_closed();
+      s.take_notice();
+      if (!s.threaded()) s.turn();
+    }
+    s.tell_events();
+  } catch (const std::bad_alloc&) {
+    s.notify();  // the rest is done when it is called again
+    return node_lacks_memory();
   }
-  s.tell_events();
   return s.waiting();
 }
 
@@ -144,13 +149,17 @@ void Node::State::run_control() {
   ::pthread_setname_np(::pthread_self(), "wp-control");
   while (!stop_control.load(std::memory_order_relaxed)) {
     Instant due;
-    {
-      const std::lock_guard lock{control};
-      due = device->step(system_now());
-    }
-    if (streams != nullptr) {
-      while (streams->step(app_ports, engine_clock())) continue;
-      due = std::min(due, streams->due());
+    try {
+      {
+        const std::lock_guard lock{control};
+        due = device->step(system_now());
+      }
+      if (streams != nullptr) {
+        while (streams->step(app_ports, engine_clock())) continue;
+        due = std::min(due, streams->due());
+      }
+    } catch (const std::bad_alloc&) {
+      due = engine_clock() + 10ms;  // perhaps there is some memory then
     }
     sleep_of_control(due);
   }
@@ -210,8 +219,12 @@ void Node::State::take_event(const PeerView& view, const char* what) {
       events.pop_front();
       ++events_lost;
     }
-    events.push_back(event);
-    ++events_pushed;
+    try {
+      events.push_back(event);
+      ++events_pushed;
+    } catch (const std::bad_alloc&) {
+      ++events_lost;
+    }
   }
   notify();
 }

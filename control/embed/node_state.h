@@ -11,6 +11,7 @@
 #include <atomic>
 #include <deque>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #include "control/device.h"
@@ -111,5 +112,6 @@ struct __attribute__((visibility("hidden"))) Node::State {
 };
 
 [[nodiscard]] Error node_is_closed();
+[[nodiscard]] Error node_lacks_memory();  // instead of an exception, which the application would not expect
 
 }  // namespace wireplane

@@ -84,37 +84,45 @@ void Node::State::wait_for_stream_news(std::uint64_t heard, Duration at_most) {
 
 Result<Stream> Connection::open_stream(Stream::Kind kind) const { return node->open_stream(*this, kind); }
 
-Result<Connection> Node::connect(const PublicKey& key, NodePeerOptions options) {
+Result<Connection> Node::connect(const PublicKey& key, NodePeerOptions options) try {
   if (state_->streams == nullptr) return without_streams();
   const Result<NodePeer> peer = add_peer(key, std::move(options));
   if (!peer) return peer.error();
   const SctpStack::Use use;
   if (Status begun = state_->streams->associate(*peer); !begun) return begun.error();
   return Connection{*peer, this};
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
-Result<Connection> Node::connect(std::string_view key, std::string_view endpoint) {
+Result<Connection> Node::connect(std::string_view key, std::string_view endpoint) try {
   if (state_->streams == nullptr) return without_streams();
   const Result<NodePeer> peer = add_peer(key, endpoint);
   if (!peer) return peer.error();
   const SctpStack::Use use;
   if (Status begun = state_->streams->associate(*peer); !begun) return begun.error();
   return Connection{*peer, this};
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
-Result<Stream> Node::open_stream(const NodePeer& peer, Stream::Kind kind) {
+Result<Stream> Node::open_stream(const NodePeer& peer, Stream::Kind kind) try {
   if (state_->streams == nullptr) return without_streams();
   if (state_->is_closed()) return node_is_closed();
   if (state_->find(peer.id) != peer) return Error{"no such peer", ENOENT};
   const SctpStack::Use use;
   return state_->streams->open(peer, kind);
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
-Result<Stream> Node::accept_stream() {
+Result<Stream> Node::accept_stream() try {
   if (state_->streams == nullptr) return without_streams();
   if (state_->is_closed()) return node_is_closed();
   const SctpStack::Use use;
   return state_->streams->accept();
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
 Result<Stream> Node::accept_stream(Duration at_most) {

@@ -94,21 +94,21 @@ std::size_t Node::State::waiting() const {
   return count;
 }
 
-Result<std::size_t> Node::send(std::span<const Datagram> burst) {
+Result<std::size_t> Node::send(std::span<const Datagram> burst) try {
   State& s = *state_;
   if (s.is_closed()) return node_is_closed();
   std::array<Buffer*, kBulk> spare;
   std::size_t have = 0, taken = 0;
   std::uint64_t rung = 0;  // ports that got something
-  std::optional<Error> why;
+  int why = 0;             // told in words once the buffers are given back
   for (const Datagram& datagram : burst) {
     if (datagram.payload.size() > max_datagram()) {
-      why = too_large(datagram.payload.size(), max_datagram());
+      why = EMSGSIZE;
     } else if (datagram.to.id.slot.raw() >= s.engine->limits().peers || datagram.to.id.generation == 0 ||
                s.engine->find_peer(datagram.to.id) == nullptr) {
-      why = Error{"no such peer", ENOENT};
+      why = ENOENT;
     } else if (have == 0 && (have = s.pool->take(spare.data(), std::min(kBulk, burst.size() - taken))) == 0) {
-      why = full();
+      why = EAGAIN;
     } else {
       Buffer* buffer = spare[have - 1];
       const std::uint32_t length = write_datagram(buffer->memory + kHeadroom, s.address, datagram);
@@ -119,7 +119,7 @@ Result<std::size_t> Node::send(std::span<const Datagram> burst) {
         ++taken;
         continue;
       }
-      why = full();
+      why = EAGAIN;
     }
     break;
   }
@@ -127,8 +127,11 @@ Result<std::size_t> Node::send(std::span<const Datagram> burst) {
   for (unsigned i = 0; i < s.worker_count(); ++i)
     if ((rung >> i & 1) != 0) s.app_ports[i]->pushed();
   if (taken != 0 && !s.threaded()) s.notify();
-  if (taken == 0 && why) return *why;
-  return taken;
+  if (taken != 0 || why == 0) return taken;
+  if (why == EMSGSIZE) return too_large(burst.front().payload.size(), max_datagram());
+  return why == ENOENT ? Error{"no such peer", ENOENT} : full();
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
 Status Node::send(const NodePeer& to, std::span<const std::uint8_t> payload, std::uint16_t port) {
@@ -137,7 +140,7 @@ Status Node::send(const NodePeer& to, std::span<const std::uint8_t> payload, std
   return sent ? Status{Nothing{}} : Status{sent.error()};
 }
 
-Status Node::send_packet(std::span<const std::uint8_t> packet) {
+Status Node::send_packet(std::span<const std::uint8_t> packet) try {
   State& s = *state_;
   if (s.is_closed()) return node_is_closed();
   if (packet.size() > s.options.mtu) return too_large(packet.size(), s.options.mtu);
@@ -155,6 +158,8 @@ Status Node::send_packet(std::span<const std::uint8_t> packet) {
   app.pushed();
   if (!s.threaded()) s.notify();
   return Nothing{};
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
 std::size_t Node::receive(const Take& take, std::size_t at_most) {

@@ -147,7 +147,10 @@ SctpStack::Use::~Use() {
 Result<std::unique_ptr<SctpEnd>> SctpEnd::open(SctpUser& user, const SctpOptions& options) {
   std::unique_ptr<SctpEnd> end{new SctpEnd{user, options}};
   end->handle_ = stack().next_handle++;
-  stack().ends.emplace(end->handle_, end.get());
+  Stack& s = stack();
+  s.woken.reserve(s.ends.size() + 1);  // usrsctp calls back: nothing may be thrown through it
+  s.acking.reserve(s.ends.size() + 1);
+  s.ends.emplace(end->handle_, end.get());
   ::usrsctp_register_address(reinterpret_cast<void*>(end->handle_));
   if (Status done = end->configure(); !done) return done.error();
   return end;
@@ -188,6 +191,14 @@ SctpEnd::~SctpEnd() {
   stack().ends.erase(handle_);
   std::erase(stack().woken, this);
   std::erase(stack().acking, this);
+}
+
+// Ends the association, not us; the next send() begins another one.
+void SctpEnd::abort() {
+  sockaddr_conn to = address_of_end(handle_);
+  sctp_sndinfo info{};
+  info.snd_flags = SCTP_ABORT;
+  ::usrsctp_sendv(socket_, nullptr, 0, reinterpret_cast<sockaddr*>(&to), 1, &info, sizeof info, SCTP_SENDV_SNDINFO, 0);
 }
 
 void SctpEnd::associate() {

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 
+#include "control/embed/node_state.h"
 #include "control/embed/stream_layer.h"
 #include "control/system.h"
 
@@ -31,16 +32,20 @@ void Stream::set_tag(void* tag) {
 }
 std::size_t Stream::max_message() const { return SctpEnd::kMostMessage; }
 
-Result<std::size_t> Stream::write(std::span<const std::uint8_t> octets) {
+Result<std::size_t> Stream::write(std::span<const std::uint8_t> octets) try {
   if (owner_ == nullptr || SctpStack::forked()) return none(owner_.get());
   const SctpStack::Use use;
   return StreamLayer::write(*owner_->state, octets);
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
-Result<Stream::Read> Stream::read(std::span<std::uint8_t> room) {
+Result<Stream::Read> Stream::read(std::span<std::uint8_t> room) try {
   if (owner_ == nullptr || SctpStack::forked()) return none(owner_.get());
   const SctpStack::Use use;
   return StreamLayer::read(*owner_->state, room);
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
 Status Stream::write_all(std::span<const std::uint8_t> octets, Duration at_most) {
@@ -76,10 +81,12 @@ Result<Stream::Read> Stream::read(std::span<std::uint8_t> room, Duration at_most
   }
 }
 
-Status Stream::finish() {
+Status Stream::finish() try {
   if (owner_ == nullptr || SctpStack::forked()) return none(owner_.get());
   const SctpStack::Use use;
   return StreamLayer::finish(*owner_->state);
+} catch (const std::bad_alloc&) {
+  return node_lacks_memory();
 }
 
 void Stream::close() {

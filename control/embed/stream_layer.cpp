@@ -32,6 +32,8 @@ Error trouble(int code) {
       return {"the stream's deadline has passed", ETIMEDOUT};
     case ENOENT:
       return {"no such peer", ENOENT};
+    case ENOMEM:
+      return {"out of memory", ENOMEM};
     case ESHUTDOWN:
       return {"the node is closed", ESHUTDOWN};
     default:
@@ -136,9 +138,18 @@ void PeerStreams::broken(int code) { cut_off_all(code); }
 
 bool PeerStreams::has_room() const { return waiting_ < layer_.parts_.sctp.buffer; }
 
+// What has arrived has left SCTP: without the memory to keep it there is nothing left to be relied on.
 void PeerStreams::arrived(std::uint16_t id, std::uint32_t ppid, std::span<const std::uint8_t> octets, bool complete) {
   const bool ours = (ppid & ~kFlags) == kOurs;
-  const std::uint32_t flags = ours ? ppid & kFlags : kMessages;
+  try {
+    take_in(id, ours ? ppid & kFlags : kMessages, octets, complete);
+  } catch (const std::bad_alloc&) {
+    cut_off_all(ENOMEM);
+    end_->abort();
+  }
+}
+
+void PeerStreams::take_in(std::uint16_t id, std::uint32_t flags, std::span<const std::uint8_t> octets, bool complete) {
   auto found = streams_.find(id);
   if (found == streams_.end()) {
     if (opened_by_us(id)) return;  // an id of ours that we did not open: nobody is meant
@@ -168,10 +179,9 @@ void PeerStreams::arrived(std::uint16_t id, std::uint32_t ppid, std::span<const 
 }
 
 void PeerStreams::writable() {
-  std::vector<std::shared_ptr<StreamState>> waiting;
-  for (const auto& [id, stream] : streams_)
-    if (stream->last_words != 0 || stream->wants_to_write) waiting.push_back(stream);
-  for (const auto& stream : waiting) {
+  for (auto at = streams_.begin(); at != streams_.end();) {
+    const std::shared_ptr<StreamState> stream = at->second;
+    ++at;  // its own words may be its last
     if (stream->last_words != 0) say_last_words(*stream, 0);
     if (std::exchange(stream->wants_to_write, false)) layer_.make_ready(*stream);
   }
@@ -186,6 +196,7 @@ bool StreamLayer::step(std::span<const std::unique_ptr<AppPort>> ports, Instant 
   if (closed_) return false;
   for (const auto& port : ports)
     for (AppPort::Inbound in; port->pop_sctp(in);) {
+      const std::unique_ptr<Buffer, void (*)(Buffer*)> held{in.buffer, ::wireplane::release};
       const std::optional<NodePeer> from = parts_.find_peer(in.from);
       const bool to_us = from && source_of(in.data) == from->address && destination_of(in.data) == parts_.address;
       if (to_us) {
@@ -195,7 +206,6 @@ bool StreamLayer::step(std::span<const std::unique_ptr<AppPort>> ports, Instant 
           if (!(*streams)->input(packet, ds_field(in.data) & 3)) lost_.fetch_add(1, std::memory_order_relaxed);
         }
       }
-      ::wireplane::release(in.buffer);
     }
   pass_deadlines(now);
   reckon_due();
@@ -233,7 +243,7 @@ void StreamLayer::close() {
   if (std::exchange(closed_, true)) return;
   for (auto& [id, peer] : peers_) peer->cut_off_all(ESHUTDOWN);
   incoming_.clear();
-  ready_.clear();
+  while (pop_ready() != nullptr) continue;
   deadlines_.clear();
   peers_.clear();
   if (started_) SctpStack::stop();
@@ -292,7 +302,10 @@ void StreamLayer::incoming(const std::shared_ptr<StreamState>& stream) {
 
 void StreamLayer::make_ready(StreamState& stream) {
   if (stream.owner.expired()) return;  // nobody has it yet, or any more
-  if (!std::exchange(stream.queued, true)) ready_.push_back(stream.shared_from_this());
+  if (!std::exchange(stream.queued, true)) {
+    (last_ready_ == nullptr ? first_ready_ : last_ready_->next_ready) = stream.shared_from_this();
+    last_ready_ = &stream;
+  }
   tell();  // also when it is in the queue, which those who wait in read() do not look at
 }
 
@@ -301,7 +314,12 @@ Result<Stream> StreamLayer::open(const NodePeer& peer, Stream::Kind kind) {
   if (!streams) return streams.error();
   const std::shared_ptr<StreamState> stream = (*streams)->open(kind);
   if (stream == nullptr) return Error{"all streams that may be opened to this peer are open", EMFILE};
-  return handle_of(stream);
+  try {
+    return handle_of(stream);
+  } catch (const std::bad_alloc&) {
+    (*streams)->discard(*stream);
+    return trouble(ENOMEM);
+  }
 }
 
 Status StreamLayer::associate(const NodePeer& peer) {
@@ -315,16 +333,22 @@ Status StreamLayer::associate(const NodePeer& peer) {
 Result<Stream> StreamLayer::accept() {
   if (closed_) return trouble(ESHUTDOWN);
   if (incoming_.empty()) return Error{"no stream was opened by a peer", EAGAIN};
-  const std::shared_ptr<StreamState> stream = std::move(incoming_.front());
+  Stream accepted = handle_of(incoming_.front());
   incoming_.pop_front();
-  return handle_of(stream);
+  return accepted;
+}
+
+std::shared_ptr<StreamState> StreamLayer::pop_ready() {
+  std::shared_ptr<StreamState> stream = std::move(first_ready_);
+  if (stream == nullptr) return stream;
+  stream->queued = false;
+  first_ready_ = std::move(stream->next_ready);
+  if (first_ready_ == nullptr) last_ready_ = nullptr;
+  return stream;
 }
 
 Stream StreamLayer::next_ready() {
-  while (!ready_.empty()) {
-    const std::shared_ptr<StreamState> stream = std::move(ready_.front());
-    ready_.pop_front();
-    stream->queued = false;
+  while (const std::shared_ptr<StreamState> stream = pop_ready()) {
     if (std::shared_ptr<StreamOwner> owner = stream->owner.lock()) return Stream{std::move(owner)};
   }
   return {};
@@ -420,7 +444,12 @@ void StreamLayer::set_deadline(StreamState& stream, Duration from_now) {
   if (stream.deadline != Instant{}) layer.deadlines_.erase({stream.deadline, held});
   stream.deadline = from_now == Duration{0} ? Instant{} : engine_clock() + std::max(from_now, Duration{1});
   if (stream.deadline == Instant{} || layer.closed_) return;
-  layer.deadlines_.emplace(stream.deadline, held);
+  try {
+    layer.deadlines_.emplace(stream.deadline, held);
+  } catch (const std::bad_alloc&) {  // nobody would be woken
+    stream.broken = ENOMEM;
+    return layer.make_ready(stream);
+  }
   if (stream.deadline < layer.due()) {
     layer.due_.store(stream.deadline.time_since_epoch().count(), std::memory_order_relaxed);
     layer.parts_.due_sooner();

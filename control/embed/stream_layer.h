@@ -49,16 +49,17 @@ struct StreamState : std::enable_shared_from_this<StreamState> {
   std::deque<Piece> arrived;
   std::size_t taken = 0, waiting = 0;  // of the first piece; octets in all
 
-  int broken = 0;                // errno for everything
-  bool finished = false;         // we have: nothing more is written
-  bool unheard = false;          // we read no more
-  bool peer_finished = false;    // so has the peer
-  bool peer_unheard = false;     // it reads no more
-  bool peer_reset = false;       // it gave up
-  std::uint32_t last_words = 0;  // flags of the finish that has not been sent yet: no room
-  bool wants_to_write = false;   // was told EAGAIN
-  bool queued = false;           // in ready_
-  Instant deadline{};            // zero: none
+  int broken = 0;                           // errno for everything
+  bool finished = false;                    // we have: nothing more is written
+  bool unheard = false;                     // we read no more
+  bool peer_finished = false;               // so has the peer
+  bool peer_unheard = false;                // it reads no more
+  bool peer_reset = false;                  // it gave up
+  std::uint32_t last_words = 0;             // flags of the finish that has not been sent yet: no room
+  bool wants_to_write = false;              // was told EAGAIN
+  bool queued = false;                      // among the ready ones
+  std::shared_ptr<StreamState> next_ready;  // a list that needs no memory of its own
+  Instant deadline{};                       // zero: none
   std::weak_ptr<StreamOwner> owner;
 };
 
@@ -82,8 +83,9 @@ class PeerStreams final : public SctpUser {
   void associate() { end_->associate(); }
   int send(StreamState& stream, std::uint32_t flags, std::span<const std::uint8_t> octets);
   void say_last_words(StreamState& stream, std::uint32_t flags);
-  void taken(std::size_t octets);  // by the application
-  void cut_off_all(int code);
+  void taken(std::size_t octets);                                         // by the application
+  void cut_off_all(int code);                                             // needs no memory
+  void discard(const StreamState& stream) { streams_.erase(stream.id); }  // nobody has heard of it
   [[nodiscard]] bool busy() const { return !streams_.empty(); }
   [[nodiscard]] const NodePeer& peer() const { return peer_; }
 
@@ -97,6 +99,7 @@ class PeerStreams final : public SctpUser {
  private:
   [[nodiscard]] bool opened_by_us(std::uint16_t id) const { return id % 2 == first_id_; }
   void let_go_if_done(StreamState& stream);
+  void take_in(std::uint16_t id, std::uint32_t flags, std::span<const std::uint8_t> octets, bool complete);
   std::shared_ptr<StreamState> add(std::uint16_t id, Stream::Kind kind);
 
   StreamLayer& layer_;
@@ -152,6 +155,7 @@ class StreamLayer : public std::enable_shared_from_this<StreamLayer> {
   Result<PeerStreams*> streams_with(const NodePeer& peer);
   void incoming(const std::shared_ptr<StreamState>& stream);
   void make_ready(StreamState& stream);
+  [[nodiscard]] std::shared_ptr<StreamState> pop_ready();
   void tell();
   void active();
   void reckon_due();
@@ -160,7 +164,9 @@ class StreamLayer : public std::enable_shared_from_this<StreamLayer> {
   Parts parts_;
   bool started_ = false, closed_ = false;
   std::unordered_map<std::uint64_t, std::unique_ptr<PeerStreams>> peers_;
-  std::deque<std::shared_ptr<StreamState>> incoming_, ready_;
+  std::deque<std::shared_ptr<StreamState>> incoming_;
+  std::shared_ptr<StreamState> first_ready_;
+  StreamState* last_ready_ = nullptr;
   std::set<std::pair<Instant, std::shared_ptr<StreamState>>> deadlines_;
   Instant last_active_{};
   std::atomic<Duration::rep> due_{Instant::max().time_since_epoch().count()};
