@@ -13,11 +13,12 @@
 namespace wireplane {
 namespace {
 
-constexpr std::size_t kFewest = 8;                                   // messages asked for where nothing is known
-constexpr std::size_t kLargeBurst = 16;                              // datagrams in a call that make trains likely
-constexpr unsigned kLongestRest = 3;                                 // calls
-constexpr unsigned kWithoutTrains = 8;                               // calls, after which none are guessed
-constexpr std::uint32_t kInVain = 8'192;                             // messages, after which UDP_GRO is given up
+constexpr std::size_t kFewest = 8;          // messages asked for where nothing is known
+constexpr std::size_t kWorthItsPart = 768;  // octets: below, a copy costs less than another part of a message
+constexpr std::size_t kLargeBurst = 16;     // datagrams in a call that make trains likely
+constexpr unsigned kLongestRest = 3;        // calls
+constexpr unsigned kWithoutTrains = 8;      // calls, after which none are guessed
+constexpr std::uint32_t kInVain = 8'192;    // messages, after which UDP_GRO is given up
 constexpr std::uint32_t kFirstWait = 1'024, kLongestWait = 1 << 20;  // large bursts until it is tried again
 
 bool set_gro(int fd, int value) { return ::setsockopt(fd, IPPROTO_UDP, kUdpGro, &value, sizeof value) == 0; }
@@ -74,12 +75,9 @@ void UdpReceiver::ask(Lane& lane, int fd, Burst& burst, std::size_t limit, Worke
     hand_over(burst, limit, context);
     if (received_ != 0) learn(lane, fd, received_, drained, context);
   }
-  if (messages == 0) {
-    ++lane.empty;
-    return;
-  }
-  lane.empty = 0;
   lane.rest = drained ? 1 : 0;
+  lane.empty = messages == 0 ? lane.empty + 1 : 0;
+  if (messages == 0) return;
   lane.likely = std::clamp(messages + 2, kFewest, kUdpMessages);
 }
 
@@ -239,7 +237,8 @@ void UdpReceiver::learn(Lane& lane, int fd, std::size_t messages, bool drained, 
     return;
   }
   if (seen_.segment != 0) {
-    lane.segment = seen_.segment <= context.buffers.pool().data_room() ? seen_.segment : 0;
+    const bool guess = seen_.segment >= kWorthItsPart && seen_.segment <= context.buffers.pool().data_room();
+    lane.segment = guess ? seen_.segment : 0;
     lane.per_message = seen_.datagrams / seen_.messages;
     lane.without = lane.vain = 0;
     lane.wanted = kFirstWait;

@@ -1,13 +1,14 @@
 // udp_receiver.h: bursts from the kernel's sockets, trains (UDP_GRO) included.
 //
 //   plain    64 messages, a buffer each
-//   trains   the first messages have a buffer a datagram, as long as those of the last train, so that the kernel copies
-//            a train straight to its packets:  [dg 1] [dg 2] ... [dg n] [spill];  the others have [buffer] [spill]
+//   trains   [buffer] [spill]; where they are of long datagrams, the first messages have a buffer a datagram, as long
+//   as
+//            those of the last train, so that the kernel copies straight to packets: [dg 1] [dg 2] ... [dg n] [spill]
 //
 // What does not fit that guess (another length, too many trains) lies in the buffers and the 64 KiB behind them, and is
-// cut out from there with a copy. What the burst has no room for waits in place for the next call. UDP_GRO is asked for
-// when bursts are large, and given up when no trains come: it costs the kernel a lookup a datagram. Cost: a call a
-// burst and family; a socket that was found empty is not asked again at once.
+// cut out from there with a copy, as are short datagrams. What the burst has no room for waits in place for the next
+// call. UDP_GRO is asked for when bursts are large, and given up when no trains come: it costs the kernel a lookup a
+// datagram. Cost: a call a burst and family; a socket that was found empty is not asked again at once.
 #pragma once
 #include <sys/socket.h>
 

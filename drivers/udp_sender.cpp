@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -12,6 +13,7 @@ constexpr std::uint16_t kEnd = 0xffff;
 constexpr std::uint32_t kNoLimit = std::numeric_limits<std::uint32_t>::max();
 constexpr std::uint32_t kFirstPause = 256, kLongestPause = 1 << 16;  // bursts
 constexpr std::size_t kAlone = kUdpMessages;
+constexpr std::size_t kWorthItsPart = 512;  // octets: below, a copy costs less than another part of a message
 
 Drop why_not_sent(int code) {
   switch (code) {
@@ -98,16 +100,24 @@ bool UdpSender::join(Train& train, const Packet& packet, std::uint16_t i) {
 
 std::size_t UdpSender::send_family(Address::Family family, int fd, Burst& burst, WorkerContext& context) {
   Lane& lane = family == Address::Family::kV4 ? v4_ : v6_;
-  std::size_t sent = 0, count = 0, parts = 0;
+  std::size_t sent = 0, count = 0, parts = 0, copied = 0;
   for (std::size_t t = 0; t < train_count_; ++t) {
     const Train& train = train_[t];
     if (train.to->remote.family != family) continue;
     iovec* first = parts_.data() + parts;
-    for_each(train, burst, [&](Packet& packet) { parts_[parts++] = {packet.data, packet.length}; });
-    put(count++, t, first, train.count);
+    if (train.count > 1 && train.segment < kWorthItsPart && copied + train.octets <= copies_.size()) {
+      parts_[parts++] = {copies_.data() + copied, train.octets};
+      for_each(train, burst, [&](Packet& packet) {
+        std::memcpy(copies_.data() + copied, packet.data, packet.length);
+        copied += packet.length;
+      });
+    } else {
+      for_each(train, burst, [&](Packet& packet) { parts_[parts++] = {packet.data, packet.length}; });
+    }
+    put(count++, t, first, static_cast<std::size_t>(parts_.data() + parts - first), train.count == 1);
     if (count < kUdpMessages) continue;
     sent += flush(fd, std::exchange(count, 0), lane, burst, context);
-    parts = 0;
+    parts = copied = 0;
   }
   if (count != 0) sent += flush(fd, count, lane, burst, context);
   return sent;
@@ -118,7 +128,7 @@ void UdpSender::for_each(const Train& train, Burst& burst, Do what) {
   for (std::uint16_t i = train.first; i != kEnd; i = next_[i]) what(burst[i]);
 }
 
-void UdpSender::put(std::size_t at, std::size_t train, iovec* parts, std::size_t count) {
+void UdpSender::put(std::size_t at, std::size_t train, iovec* parts, std::size_t count, bool alone) {
   Outgoing& out = outgoing_[at];
   const Endpoint& to = *train_[train].to;
   out.train = static_cast<std::uint16_t>(train);
@@ -129,7 +139,7 @@ void UdpSender::put(std::size_t at, std::size_t train, iovec* parts, std::size_t
   header.msg_namelen = write_destination(to, out.destination);
   header.msg_iov = parts;
   header.msg_iovlen = count;
-  put_control(at, count == 1);
+  put_control(at, alone);
 }
 
 void UdpSender::put_control(std::size_t at, bool alone) {
@@ -180,7 +190,7 @@ std::size_t UdpSender::send_singly(int fd, const Train& train, Lane& lane, int w
   for_each(train, burst, [&](Packet& packet) {
     if (full) return context.drop(packet, Drop::kOuterSend);
     parts_[kBurst] = {packet.data, packet.length};
-    put(kAlone, number, &parts_[kBurst], 1);
+    put(kAlone, number, &parts_[kBurst], 1, true);
     while (::sendmmsg(fd, &sending_[kAlone], 1, MSG_DONTWAIT) != 1) {
       const int code = errno;
       if (try_again(kAlone, code, true)) continue;

@@ -1,7 +1,7 @@
 // udp_sender.h: bursts to the kernel's sockets: a message a peer and length where the kernel takes trains.
 //
 //   burst: A1 B1 A2 B2 A3 | group by destination, DS field and length, in order -> train A (3), train B (2)
-//   sendmmsg of up to 64 trains, each with an iovec a datagram and UDP_SEGMENT
+//   sendmmsg of up to 64 trains, each with UDP_SEGMENT and an iovec a datagram, or one for all where they are short
 //
 // A peer's packets keep their order; those of different peers may pass each other. Where a train is refused its
 // datagrams are sent one by one, which tells whose fault it was; if it was the train's (no route that segments, a link
@@ -52,7 +52,7 @@ class UdpSender {
   std::size_t send_family(Address::Family family, int fd, Burst& burst, WorkerContext& context);
   std::size_t flush(int fd, std::size_t count, Lane& lane, Burst& burst, WorkerContext& context);
   std::size_t send_singly(int fd, const Train& train, Lane& lane, int why, Burst& burst, WorkerContext& context);
-  void put(std::size_t at, std::size_t train, iovec* parts, std::size_t count);
+  void put(std::size_t at, std::size_t train, iovec* parts, std::size_t count, bool alone);
   void put_control(std::size_t at, bool alone);
   bool try_again(std::size_t at, int code, bool alone);
   template <class Do>
@@ -66,6 +66,7 @@ class UdpSender {
   std::array<std::uint16_t, kBurst> next_;
   std::array<std::uint16_t, 64> place_;  // hash of the destination -> its last train + 1
   std::array<iovec, kBurst + 1> parts_;
+  std::array<std::uint8_t, 131'072> copies_;          // of trains of short datagrams
   std::array<mmsghdr, kUdpMessages + 1> sending_{};  // the last: of what is sent singly
   std::array<Outgoing, kUdpMessages + 1> outgoing_{};
   Tally trains_, refused_;

@@ -106,6 +106,7 @@ struct NodeOptions {
   bool streams = true;                                  // false: SCTP is the application's, as raw packets
   unsigned streams_per_peer = 64;                       // ids, 2 to 65535: either side may open half of them
   std::size_t stream_buffer_octets = 256 << 10;         // each way and peer, all streams together; 64 KiB or more
+  bool trains = true;                                   // UDP_SEGMENT and UDP_GRO where the kernel has them
   std::function<void(const NodeEvent&)> on_event = {};  // called in process(); none: next_event() has them
 };
 

@@ -3,7 +3,7 @@
 //       RFC 768, RFC 8200 §8.1 (pseudo-headers)
 //
 // A ChecksumSum is unfinished: add to it what the checksum covers, then finish(). Finished checksums are numbers in
-// host order: read them with load_be16, write them with store_be16. Cost: 8 octets an addition.
+// host order: read them with load_be16, write them with store_be16. Cost: 8 octets an addition, 32 where AVX2 is.
 #pragma once
 #include <cstddef>
 #include <cstdint>
