@@ -48,12 +48,13 @@ Engine::Engine(const Limits& limits, BufferPool* pool, const Aead& aead)
       routes_{[this](std::function<void()> free) { grace_.retire(std::move(free)); }},
       peer_pages_{limits_.peers * sizeof(PeerState)},
       peers_{static_cast<PeerState*>(peer_pages_.get())},
-      settings_{new Settings{}} {
+      settings_{nullptr} {
   for (unsigned i = 0; i < kBuckets; ++i) owner_of_bucket_[i] = static_cast<std::uint8_t>(i % workers());
   for (unsigned i = 0; i < workers(); ++i)
     links_.push_back(std::make_unique<WorkerLink>(limits_, table_capacity(limits_)));
   for (unsigned i = 0; i < workers() * workers(); ++i)
     handover_.push_back(std::make_unique<SpscRing<Packet>>(i / workers() == i % workers() ? 1 : limits_.handover_ring));
+  settings_.store(new Settings{}, std::memory_order_relaxed);  // last: what fails before does not reach the destructor
 }
 
 Engine::~Engine() { delete settings_.load(std::memory_order_relaxed); }
