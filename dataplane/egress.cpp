@@ -34,6 +34,24 @@ std::uint64_t take_numbers(Session& session, std::uint64_t& wanted) {
   return first;
 }
 
+// What a port refuses of a burst for want of room, and not for another reason: octets, by the burst's mean length.
+class Refusals {
+ public:
+  Refusals(const Counters& counters, Drop reason, std::size_t packets, std::uint64_t octets)
+      : tally_{counters.drops[static_cast<std::size_t>(reason)]},
+        before_{tally_.get()},
+        packets_{packets},
+        octets_{octets} {}
+  [[nodiscard]] std::uint64_t octets() const {  // after send()
+    const std::uint64_t refused = tally_.get() - before_;
+    return refused == 0 ? 0 : octets_ * std::min<std::uint64_t>(refused, packets_) / packets_;
+  }
+
+ private:
+  const Tally& tally_;
+  std::uint64_t before_, packets_, octets_;
+};
+
 }  // namespace
 
 // Of what peers sent, what the data plane does not forward itself goes to the host: its own addresses, what is for no
@@ -49,6 +67,8 @@ void Worker::for_the_host(Burst& burst) {
     const bool not_forwarded = packet.peer == nullptr || settings_->forward == Forward::kNone;
     if (!is_ours && !(settings_->has_inner && not_forwarded)) return Drop::kNone;
     if (inner_ == nullptr) return Drop::kNoInnerPort;
+    if (inner_share_.active() && !inner_share_.take(packet.from_peer->id.slot, packet.length))
+      return Drop::kOverFairShare;
     host_.add(packet);
     packet.buffer = nullptr;
     return Drop::kNone;
@@ -82,7 +102,9 @@ void Worker::send_to_host() {
   std::uint64_t octets = 0;
   for (const Packet& packet : host_) octets += packet.length;
   link_.counters.inner_out_octets.add(octets);
+  const Refusals refusals{link_.counters, Drop::kInnerSend, host_.size(), octets};
   link_.counters.inner_out.add(inner_->send(host_, context_));
+  inner_share_.offered(octets, refusals.octets(), now_);
 }
 
 // The host's packets, or the application's, join what peers sent to each other.
@@ -132,6 +154,7 @@ Drop Worker::route_relayed(Packet& packet) {
   packet.to = endpoint_of(*packet.peer);
   if (packet.to == nullptr) return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoEndpoint);
   if (packet.length > settings_->mtu) return shorten(packet);
+  if (!within_share(packet)) return Drop::kOverFairShare;
   WG_CHECK(decrement_ttl(ip));
   link_.counters.relayed.add(1);
   return Drop::kNone;
@@ -151,7 +174,16 @@ Drop Worker::route_from_host(Packet& packet) {
   if (is_own_datagram(packet.data, packet.length, settings_->listen_port, *packet.to) && !seeded_fault(42))
     return Drop::kLoop;
   if (packet.length > settings_->mtu) return shorten(packet);
-  return Drop::kNone;
+  return within_share(packet) ? Drop::kNone : Drop::kOverFairShare;
+}
+
+// Whose packets give way when the outer port is full: those of the peers that send most; of the host's, those to the
+// peers it sends most to.
+bool Worker::within_share(const Packet& packet) {
+  if (!outer_share_.active()) [[likely]]
+    return true;
+  const PeerState& payer = packet.from_peer != nullptr ? *packet.from_peer : *packet.peer;
+  return outer_share_.take(payer.id.slot, packet.length);
 }
 
 // Larger than the way out: an IPv4 packet without DF is cut, every other sender is told the MTU (RFC 1812 §4.2.2.7, RFC
@@ -363,7 +395,9 @@ void Worker::send_out(Burst& burst) {
   std::uint64_t octets = 0;
   for (const Packet& packet : burst) octets += packet.length;
   link_.counters.outer_out_octets.add(octets);
+  const Refusals refusals{link_.counters, Drop::kOuterSend, burst.size(), octets};
   link_.counters.outer_out.add(outer_.send(burst, context_));
+  outer_share_.offered(octets, refusals.octets(), now_);
 }
 
 }  // namespace wireplane

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "dataplane/engine.h"
+#include "dataplane/fair_share.h"
 #include "dataplane/port.h"
 #include "dataplane/staging.h"
 #include "dataplane/wire/icmp.h"
@@ -85,6 +86,7 @@ class Worker {
   void route(Burst& burst);
   Drop route_relayed(Packet& packet);
   Drop route_from_host(Packet& packet);
+  [[nodiscard]] bool within_share(const Packet& packet);
   Drop refuse_with_icmp(Packet& packet, IcmpError kind, Drop reason);
   Drop shorten(Packet& packet);
   [[nodiscard]] bool may_forward(const PeerState& from, const PeerState& to) const;
@@ -123,6 +125,7 @@ class Worker {
   std::int64_t now_ms_ = 0;             // the same for timestamps: ns, in whole milliseconds
   Staging staging_;
   IcmpLimiter icmp_;
+  FairShare outer_share_, inner_share_;
   bool worked_ = false;  // in this step
 
   // Whether our queue is the bottleneck (spread.cpp).

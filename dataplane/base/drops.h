@@ -53,6 +53,7 @@
   X(kOuterMessageSize,   "outer_message_size",   "larger than the outer path allows (EMSGSIZE)")                       \
   X(kOuterUnreachable,   "outer_unreachable",    "no route to the peer's endpoint, or no next hop yet")                \
   X(kInnerSend,          "inner_send",           "the inner port could not take it")                                   \
+  X(kOverFairShare,      "over_fair_share",      "the port is full, and its peer has had its share")                   \
   X(kPeerGone,           "peer_gone",            "its peer or session was removed while it waited")                    \
   X(kFaultInjected,      "fault_injected",       "lost on purpose by a fault port")
 // clang-format on
