@@ -104,6 +104,7 @@ obeys_cookie() { # (over IPv6; the other way over IPv4)
 cookie_obeyed() {
   meet 4 relay
   flood alice 192.0.2.2 51821 "${flood_size:-300}" "${flood_every:-40}"
+  at relay python3 "$here/wire.py" lengths "$(public alice)" 192.0.2.2 51821 >"$lab_dir/lengths" # for a cell of its own
   check "echo while it is under load" wait_for 20 echo_on relay 10.77.0.2
   check "it sent us a cookie" wait_for 3 seen "$from_peer cookie"
   check "we initiated with a mac2" wait_for 3 seen "$from_us initiation.*mac2"
@@ -114,6 +115,13 @@ cookie_obeyed() {
   check "we initiate from another port with the same cookie" wait_for 12 seen ':51830 [^ ]* initiation.*mac2'
   wait_for 2 seen '[^ ]*:51821 [^ ]*:51830 ' || :
   grep -E ':51821 [^ ]*:51830 ' "$lab_logs/watch.log" | cut -d ' ' -f 4 >"$lab_dir/said-to-cookie"
+}
+# Under load initiations of 148 octets are answered with cookies, others not at all (P2).
+wants_exact_lengths() {
+  say "of 3 of each length, answered: $(paste -sd ' ' "$lab_dir/lengths")"
+  check "cookies for 148 octets" grep -q '^148 [1-9]' "$lab_dir/lengths"
+  check "none for 147" grep -q '^147 0' "$lab_dir/lengths"
+  check "none for 149" grep -q '^149 0' "$lab_dir/lengths"
 }
 said_to_cookie() { [[ $(head -n 1 "$lab_dir/said-to-cookie") == "$1" ]]; }
 up_to_three_times() { # a load that came a moment late is tried again
@@ -201,6 +209,21 @@ one_is_late() { # HOW-MANY-ARE-LOST
   check "$1 of 1700 echoes lost ($lost are)" test "$lost" = "$1"
 }
 
+# Nobody answers: it tries again after 5 s and up to $1 ms more, each time as a new one (P43).
+retries() {
+  { interface relay 1 51820 && engine; } >"$lab_dir/relay.conf" # which does not know it
+  { interface alice 2 51821 && peer relay "$everyone" 192.0.2.1:51820; } >"$lab_dir/alice.conf"
+  relay_up relay "$lab_dir/relay.conf"
+  peer_start alice "$lab_dir/alice.conf"
+  on alice busybox ping -q -c 1 -W 1 10.77.0.1 >/dev/null || :
+  check "three initiations" wait_for 25 enough 3 "$from_peer initiation"
+  grep -E "$from_peer initiation" "$lab_logs/watch.log" |
+    awk 'NR > 1 { printf "%d\n", ($1 - before) * 1000 } { before = $1; if (seen[$7]++) print "again" }' >"$lab_dir/gaps"
+  say "gaps in ms: $(paste -sd ' ' "$lab_dir/gaps")"
+  check "5000 to $1 ms apart, each with an index of its own" gaps_are_within 4950 "$1"
+}
+gaps_are_within() { awk -v least="$1" -v most="$2" '/again/ || $1 < least || $1 > most { bad = 1 } END { exit bad }' "$lab_dir/gaps"; }
+
 restarts() {
   together
   halt alice KILL
@@ -272,6 +295,7 @@ common_cells() {
   else
     cell "its cookie binds our port" said_to_cookie cookie
   fi
+  cell "reads initiations of 148 octets alone" wants_exact_lengths
   cell "simultaneous open" up_to_three_times opens_simultaneously "${open_ms:-2500}"
   cell "every packet twice, out of order" up_to_three_times survives_a_rough_wire
   if [[ $row == boringtun ]]; then
@@ -279,6 +303,7 @@ common_cells() {
   else
     cell "one packet 1,500 others late" up_to_three_times takes_what_is_late
   fi
+  cell "tries again after 5 s, and a little" retries "${retry_ms:-5500}"
   cell "is restarted" restarts
   cell "persistent keepalive, its" keeps_alive
   cell "persistent keepalive, ours" is_kept_alive
@@ -334,7 +359,7 @@ case_peer_boringtun() {
 limit[peer_kernel]=220
 case_peer_kernel() {
   matrix_world kernel-guest
-  hold_ms=800 open_ms=6000 flood_size=600 flood_every=200
+  hold_ms=800 open_ms=6000 flood_size=600 flood_every=200 retry_ms=6000
   common_cells
   cell "roams to a new address" roams_address
   home_again

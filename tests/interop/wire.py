@@ -9,9 +9,11 @@
   wire.py flood KEY HOST PORT BURST MS SECONDS
                                       initiations to the owner of public key KEY: BURST of them every MS, with a valid mac1 and
                                       nothing valid inside, from port 6666; says `loaded` when the first cookie comes back
+  wire.py lengths KEY HOST PORT       initiations of 147, 149 and 148 octets, with a mac1 where it would be looked for, to an owner that is
+                                      under load: prints how many of each length were answered by a cookie, of 3
   wire.py nudge ADDRESS...            an echo reply that nobody asked for to each: data that is not answered
 
-Its own traffic (port 6666) is not shown by `watch`. Bounded: `flood` ends by itself, the others with the sandbox.
+Its own traffic (ports 6666 and 6667) is not shown by `watch`. Bounded: `flood` ends by itself, the others with the sandbox.
 """
 import base64
 import hashlib
@@ -26,7 +28,7 @@ import sys
 import time
 
 KINDS = {1: "initiation", 2: "response", 3: "cookie", 4: "data"}
-FLOOD_PORT = 6666
+FLOOD_PORT, PROBE_PORT = 6666, 6667
 ETH_P_ALL = 3
 
 
@@ -75,7 +77,8 @@ def watch(device):
             continue
         source, target, tos, payload = datagram
         text = told(payload)
-        if text is None or source.endswith(f":{FLOOD_PORT}") or target.endswith(f":{FLOOD_PORT}"):
+        ours = (f":{FLOOD_PORT}", f":{PROBE_PORT}")
+        if text is None or source.endswith(ours) or target.endswith(ours):
             continue
         kind, length, rest = text.split(" ", 2)
         print(f"{time.monotonic():.4f} {source} {target} {kind} {length} tos={tos:02x} {rest}", flush=True)
@@ -133,17 +136,41 @@ def late(one, other, count):
     carry(one, other, plan)
 
 
-def flood(key, host, port, burst, every_ms, seconds):
+def initiation(key, length=148):
+    """With a valid mac1 and nothing valid inside. Another length has its macs at its own end, and where 148 would have them."""
     mac1_key = hashlib.blake2s(b"mac1----" + base64.b64decode(key)).digest()
-    messages = []
-    for _ in range(64):  # (the mac is the cost here: a few messages, again and again)
-        body = struct.pack("<I", 1) + os.urandom(112)
-        messages.append(body + hashlib.blake2s(body, key=mac1_key, digest_size=16).digest() + bytes(16))
+    body = struct.pack("<I", 1) + os.urandom(min(length, 148) - 36)
+    whole = body + hashlib.blake2s(body, key=mac1_key, digest_size=16).digest() + bytes(16)
+    return whole + bytes(length - len(whole))
+
+
+def connected(port, host, to):
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
     s = socket.socket(family, socket.SOCK_DGRAM)
-    s.bind(("", FLOOD_PORT))
-    s.connect((host, int(port)))
+    s.bind(("", port))
+    s.connect((host, int(to)))
     s.setblocking(False)
+    return s
+
+
+def lengths(key, host, port):
+    s = connected(PROBE_PORT, host, port)
+    for length in (147, 149, 148):
+        answered = 0
+        for _ in range(3):
+            s.send(initiation(key, length))
+            end = time.monotonic() + 0.15
+            while (rest := end - time.monotonic()) > 0 and select.select([s], [], [], rest)[0]:
+                try:
+                    answered += s.recv(2048)[:4] == b"\3\0\0\0"
+                except OSError:
+                    pass
+        print(f"{length} {answered}", flush=True)
+
+
+def flood(key, host, port, burst, every_ms, seconds):
+    messages = [initiation(key) for _ in range(64)]  # (the mac is the cost here: a few messages, again and again)
+    s = connected(FLOOD_PORT, host, port)
     loaded = False
     end = time.monotonic() + float(seconds)
     due = time.monotonic()
@@ -175,7 +202,7 @@ def nudge(*addresses):
         s.sendto(body, (address, 0))
 
 
-VERBS = {"watch": (watch, 1), "slow": (slow, 3), "rough": (rough, 3), "late": (late, 3), "flood": (flood, 6), "nudge": (nudge, None)}
+VERBS = {"watch": (watch, 1), "slow": (slow, 3), "rough": (rough, 3), "late": (late, 3), "flood": (flood, 6), "lengths": (lengths, 3), "nudge": (nudge, None)}
 
 if __name__ == "__main__":
     verb, count = VERBS.get(sys.argv[1] if len(sys.argv) > 1 else "", (None, 0))
