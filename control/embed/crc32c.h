@@ -1,7 +1,7 @@
 // crc32c.h: the checksum of SCTP (RFC 9260 §6.8 and appendix A), by the processor's own instruction where it has one.
 //
 // usrsctp reckons it with tables, once by who sends and once by who receives: a fifth of what a stream cost. WireGuard
-// has authenticated the packet already, but a stack that is not ours asks for it. Cost: 0.15 us for 1400 octets.
+// has authenticated the packet already, but a stack that is not ours asks for it. Cost: 0.08 us for 1400 octets.
 #pragma once
 #include <cstddef>
 #include <cstdint>
