@@ -138,6 +138,7 @@ class UdpPort final : public Port {
     return sender_.send(v4_.get(), v6_.get(), burst, context);
   }
   void wake_fds(std::vector<int>& fds) const override {
+    if (receiver_.waits_for_buffers()) return;  // no descriptor tells when there are some: it is polled with naps
     if (v4_) fds.push_back(v4_.get());
     if (v6_) fds.push_back(v6_.get());
   }
@@ -262,10 +263,8 @@ Status UdpDevice::set_listen_port(std::uint16_t port) {
 
 Status UdpDevice::set_fwmark(std::uint32_t mark) {
   for (const auto& port : ports_) {
-    std::vector<int> fds;
-    port->wake_fds(fds);
-    for (const int fd : fds)
-      if (!set_option(fd, SOL_SOCKET, SO_MARK, static_cast<int>(mark)))
+    for (const int fd : {port->fd(Family::kV4), port->fd(Family::kV6)})
+      if (fd >= 0 && !set_option(fd, SOL_SOCKET, SO_MARK, static_cast<int>(mark)))
         return failed("setting the fwmark (needs CAP_NET_ADMIN)");
   }
   options_.fwmark = mark;

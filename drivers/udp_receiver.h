@@ -29,6 +29,8 @@ class UdpReceiver {
 
   // A descriptor < 0: that family is not there.
   void receive(int v4, int v6, Burst& burst, WorkerContext& context);
+  // Datagrams that were read are still in here: the last call had no room or no buffers for them.
+  [[nodiscard]] bool waits_for_buffers() const { return next_ != received_; }
   [[nodiscard]] std::uint64_t trains() const { return trains_.get(); }  // any thread
   [[nodiscard]] std::uint64_t copied() const { return copied_.get(); }  // datagrams of trains that were not guessed
 

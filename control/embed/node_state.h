@@ -26,6 +26,27 @@
 
 namespace wireplane {
 
+// A lock whose other users step aside for one of them: where the application adds and removes peers in a loop, the
+// thread that shakes hands would hardly ever get it.
+class CourteousMutex {
+ public:
+  void lock() {
+    for (int i = 0; i < kPatience && expected_.load(std::memory_order_relaxed); ++i) std::this_thread::yield();
+    mutex_.lock();
+  }
+  void lock_first() {
+    expected_.store(true, std::memory_order_relaxed);
+    mutex_.lock();
+    expected_.store(false, std::memory_order_relaxed);
+  }
+  void unlock() { mutex_.unlock(); }
+
+ private:
+  static constexpr int kPatience = 1000;
+  std::mutex mutex_;
+  std::atomic<bool> expected_{false};
+};
+
 struct __attribute__((visibility("hidden"))) Node::State {
   struct Known {
     NodePeer peer;
@@ -45,7 +66,9 @@ struct __attribute__((visibility("hidden"))) Node::State {
   FileDescriptor epoll_fd;         // workers = 0: sockets, timer and notify_fd
   FileDescriptor control_wake_fd;  // eventfd: wakes the control thread
   std::atomic<bool> notified{false}, closed{false}, stop_control{false};
-  Instant armed_at{};  // of timer_fd; guarded by control
+  Instant armed_at{};         // of timer_fd; guarded by control
+  bool ring_is_owed = false;  // who set `notified` had not rung yet; guarded by control
+  bool stays_rung = false;    // notify_fd, over turns; guarded by control
 
   // What follows is destroyed from the last to the first: what holds buffers before the pool they came from.
   std::unique_ptr<ThriftyPool> pool;
@@ -59,7 +82,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   std::thread control_thread;
   std::shared_ptr<StreamLayer> streams;  // none: NodeOptions::streams is false
 
-  std::mutex control;
+  CourteousMutex control;
   std::mutex peers_mutex;
   std::vector<std::optional<Known>> known;  // by slot
   std::size_t peer_count = 0;
@@ -100,6 +123,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   void arm(Instant due);
   void notify();  // process() should be called
   void take_notice();
+  void turn_and_take_notice();
   void configured();  // the device has something new to do
   void take_event(const PeerView& view, const char* what);
   void tell_events();

@@ -69,7 +69,9 @@ Reading read_packet(const AppPort::Inbound& in, const NodePeer& from, const Addr
 class Borrowed {  // packets out of a ring, until the application has seen them
  public:
   ~Borrowed() {
-    for (std::size_t i = 0; i < count_; ++i) release(packets_[i].buffer);
+    std::array<Buffer*, kBulk> buffers;
+    for (std::size_t i = 0; i < count_; ++i) buffers[i] = packets_[i].buffer;
+    release(buffers.data(), count_);
   }
   Borrowed() = default;
   Borrowed(const Borrowed&) = delete;
@@ -172,6 +174,7 @@ std::size_t Node::receive(const Take& take, std::size_t at_most) {
     for (bool more = true; more && given < at_most;) {
       Borrowed borrowed;
       borrowed.take(app, at_most - given);
+      if (borrowed.packets().empty()) break;
       std::array<Received, kBulk> received;
       std::size_t count = 0;
       {
@@ -183,16 +186,15 @@ std::size_t Node::receive(const Take& take, std::size_t at_most) {
             s.from_nobody.fetch_add(1, std::memory_order_relaxed);
             continue;
           }
-          received[count] = {};
           if (read_packet(in, s.known[slot]->peer, s.address, received[count]) == Reading::kMalformed)
-            s.malformed.fetch_add(1, std::memory_order_relaxed);
+            s.malformed.fetch_add(1, std::memory_order_relaxed);  // nothing but its octets was written: overwritten
           else
             ++count;
         }
       }
       for (std::size_t k = 0; k < count; ++k) take(received[k]);
       given += count;
-      more = !borrowed.packets().empty();
+      more = borrowed.packets().size() == kBulk;
     }
   }
   return given;

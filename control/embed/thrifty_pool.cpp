@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <new>
 
 namespace wireplane {
@@ -48,11 +49,30 @@ std::size_t ThriftyPool::available() const {
   return free_.size();
 }
 
+namespace {
+
+// As in BufferCache::release, B1: the last one to let go sees what every other holder wrote. One holder is the usual
+// case: no lock prefix.
+bool let_go(Buffer& buffer) {
+  if (buffer.references.load(std::memory_order_acquire) != 1 &&
+      buffer.references.fetch_sub(1, std::memory_order_acq_rel) != 1)
+    return false;
+  buffer.references.store(1, std::memory_order_relaxed);
+  return true;
+}
+
+}  // namespace
+
 void release(Buffer* buffer) {
-  // As in BufferCache::release, B1: the last one to let go sees what every other holder wrote.
-  if (buffer->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  buffer->references.store(1, std::memory_order_relaxed);
-  buffer->pool->give(&buffer, 1);
+  if (let_go(*buffer)) buffer->pool->give(&buffer, 1);
+}
+
+void release(Buffer* const* buffers, std::size_t count) {
+  std::array<Buffer*, 64> free;
+  std::size_t freed = 0;
+  for (std::size_t i = 0; i < count; ++i)
+    if (let_go(*buffers[i])) free[freed++] = buffers[i];
+  if (freed != 0) free[0]->pool->give(free.data(), freed);
 }
 
 }  // namespace wireplane

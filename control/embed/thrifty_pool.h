@@ -35,5 +35,6 @@ class ThriftyPool final : public BufferPool {
 
 // Drops one reference; back to its pool with the last. Any thread.
 void release(Buffer* buffer);
+void release(Buffer* const* buffers, std::size_t count);  // up to 64 of one pool, whose lock is taken once
 
 }  // namespace wireplane
