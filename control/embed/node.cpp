@@ -8,7 +8,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <exception>
+#include <system_error>
 
 #include "control/address_text.h"
 #include "control/embed/node_state.h"
@@ -85,8 +85,8 @@ Result<std::unique_ptr<Node>> Node::open(NodeOptions options) {
     return std::unique_ptr<Node>{new Node{std::move(state)}};
   } catch (const std::bad_alloc&) {
     return refused("no memory for a node of this size", ENOMEM);
-  } catch (const std::exception& failure) {  // a thread that could not be started
-    return refused(failure.what(), EAGAIN);
+  } catch (const std::system_error& failure) {  // a thread that could not be started, no descriptor for the sessions
+    return refused(failure.what(), failure.code().value());
   }
 }
 

@@ -3,7 +3,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <new>
+#include <system_error>
 #include <type_traits>
 
 #include "dataplane/base/check.h"
@@ -18,11 +20,12 @@ static_assert(offsetof(Session, sent) == kCacheLine && offsetof(Session, receive
 SessionArena::SessionArena(std::size_t slots) : slots_{slots}, mapped_{slots * sizeof(Session)} {
   // A memfd, so that its pages can be handed over by descriptor; sealed against nothing yet, closed on exec.
   memfd_ = ::memfd_create("wireplane-sessions", MFD_CLOEXEC);
+  if (memfd_ < 0) throw std::system_error{errno, std::system_category(), "memfd for sessions"};
   void* memory = MAP_FAILED;
-  if (memfd_ >= 0 && ::ftruncate(memfd_, static_cast<off_t>(mapped_)) == 0)
+  if (::ftruncate(memfd_, static_cast<off_t>(mapped_)) == 0)
     memory = ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd_, 0);
   if (memory == MAP_FAILED) {
-    if (memfd_ >= 0) ::close(memfd_);
+    ::close(memfd_);
     throw std::bad_alloc{};
   }
   wish_for_huge_pages(memory, mapped_);
