@@ -277,7 +277,7 @@ void World::hear_one(unsigned who, const Wire& wire) {
       WG_CHECK(read && read->remote_static == node_.key());
       WG_CHECK(static_cast<bool>(read_initiation_timestamp(*read, message, speakers_[who]->them)));
       entry.asked = message;
-      entry.vague = false;
+      entry.vague = sim_.now() - wire.at >= kRekeyTimeout;  // heard late: it may have been given up
       entry.unanswered_index = wire.sender();
       return;
     }
