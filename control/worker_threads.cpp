@@ -25,12 +25,13 @@ void warm_up(const Aead& aead) {
 
 }  // namespace
 
-WorkerThread::WorkerThread(Engine& engine, Worker& worker, unsigned number, bool busy, int core)
+WorkerThread::WorkerThread(Engine& engine, Worker& worker, unsigned number, bool busy, int core, unsigned idle_steps)
     : engine_{engine},
       worker_{worker},
       number_{number},
       busy_{busy},
       core_{core},
+      idle_steps_{idle_steps},
       wake_fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {
   if (wake_fd_ < 0) return;  // out of descriptors: nobody can wake us, so we look again every kNap
   engine_.link(number_).doorbell.set_ringer([fd = wake_fd_] {
@@ -87,7 +88,7 @@ void WorkerThread::run() {
     if (work == Work::kDone) {
       worked_ns_.store(worked_ns_.load(std::memory_order_relaxed) + (after - now).count(), std::memory_order_relaxed);
       idle = 0;
-    } else if (!busy_ && ++idle >= kIdleSteps) {
+    } else if (!busy_ && ++idle >= idle_steps_) {
       sleep(fds);
       idle = 0;
     }

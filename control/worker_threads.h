@@ -21,8 +21,8 @@ class WorkerThread {
   static constexpr Duration kNap = 50us;
   static constexpr Duration kLongestSleep = 1s;
 
-  // Sets the ringer of the worker's doorbell; start() begins. `core` < 0: not pinned.
-  WorkerThread(Engine& engine, Worker& worker, unsigned number, bool busy, int core);
+  // Sets the ringer of the worker's doorbell; start() begins. `core` < 0: not pinned. `idle_steps`: before it sleeps.
+  WorkerThread(Engine& engine, Worker& worker, unsigned number, bool busy, int core, unsigned idle_steps = kIdleSteps);
   ~WorkerThread();  // stops and joins
   WorkerThread(const WorkerThread&) = delete;
   WorkerThread& operator=(const WorkerThread&) = delete;
@@ -42,6 +42,7 @@ class WorkerThread {
   const unsigned number_;
   const bool busy_;
   const int core_;
+  const unsigned idle_steps_;
   int wake_fd_;
   std::atomic<bool> stop_{false};
   std::atomic<std::int64_t> worked_ns_{0};

@@ -34,22 +34,38 @@ UdpReceiver::~UdpReceiver() {
 }
 
 void UdpReceiver::receive(int v4, int v6, Burst& burst, WorkerContext& context) {
-  const std::size_t room = receive_room(burst), limit = burst.size() + room;
+  const std::size_t before = burst.size(), limit = before + receive_room(burst);
   hand_over(burst, limit, context);
+  found_nothing_ = false;
   if (next_ != received_) return;  // no room, or no buffers
   v6_first_ = !v6_first_;
+  bool asked = false;
+  std::array<bool, 2> resting{};
   for (const bool six : {v6_first_, !v6_first_}) {
-    if (next_ != received_ || burst.size() == limit) return;
     Lane& lane = six ? v6_ : v4_;
     const int fd = six ? v6 : v4;
-    if (fd < 0) continue;
-    if (lane.rest == 0)
-      ask(lane, fd, burst, limit, context);
-    else
+    if (fd < 0 || std::exchange(lane.drained, false)) continue;
+    if (lane.rest != 0) {
       --lane.rest;
+      resting[six] = true;
+      continue;
+    }
+    if (next_ != received_ || burst.size() == limit) return;
+    ask(lane, fd, burst, limit, context);
+    asked = true;
   }
-  for (Lane* lane : {&v4_, &v6_})  // the other family is what is busy
-    if (lane->empty != 0 && burst.size() != limit - room) lane->rest = std::min(lane->empty, kLongestRest);
+  for (const bool six : {false, true}) {  // the other family is quiet, too: nobody rests
+    if (!resting[six] || burst.size() != before || next_ != received_) continue;
+    ask(six ? v6_ : v4_, six ? v6 : v4, burst, limit, context);
+    asked = true;
+  }
+  found_nothing_ = asked && burst.size() == before;
+  for (Lane* lane : {&v4_, &v6_})
+    if (lane->empty != 0 && burst.size() != before) lane->rest = std::min(lane->empty, kLongestRest);
+}
+
+void UdpReceiver::sent() {
+  if (std::exchange(found_nothing_, false)) v4_.drained = v6_.drained = true;
 }
 
 // Until the socket is empty or the burst full. recvmmsg returns fewer than it was asked for when there are no more, and
@@ -75,7 +91,8 @@ void UdpReceiver::ask(Lane& lane, int fd, Burst& burst, std::size_t limit, Worke
     hand_over(burst, limit, context);
     if (received_ != 0) learn(lane, fd, received_, drained, context);
   }
-  lane.rest = drained ? 1 : 0;
+  lane.drained = drained && messages != 0;
+  lane.rest = 0;
   lane.empty = messages == 0 ? lane.empty + 1 : 0;
   if (messages == 0) return;
   lane.likely = std::clamp(messages + 2, kFewest, kUdpMessages);

@@ -29,6 +29,8 @@ class UdpReceiver {
 
   // A descriptor < 0: that family is not there.
   void receive(int v4, int v6, Burst& burst, WorkerContext& context);
+  // Something was sent after the last call, so that the next one comes at once: a socket that was empty rests.
+  void sent();
   // Datagrams that were read are still in here: the last call had no room or no buffers for them.
   [[nodiscard]] bool waits_for_buffers() const { return next_ != received_; }
   [[nodiscard]] std::uint64_t trains() const { return trains_.get(); }  // any thread
@@ -45,7 +47,8 @@ class UdpReceiver {
     std::size_t segment = 0;             // how long the datagrams of the last train were; 0: no trains lately
     std::size_t likely = 8;              // messages
     std::size_t per_message = 1;         // datagrams, lately
-    unsigned rest = 0, empty = 0;        // calls to leave it alone; calls that found nothing
+    bool drained = false;                // just now: the next call, which comes at once, leaves it alone
+    unsigned rest = 0, empty = 0;        // calls to leave it alone while the other is busy; calls that found nothing
     unsigned without = 0;                // calls since the last train
     std::uint32_t busy = 0, wanted = 4;  // large bursts without UDP_GRO, and after how many it is asked for
     std::uint32_t vain = 0;              // messages since the last train
@@ -85,7 +88,8 @@ class UdpReceiver {
   }
 
   Lane v4_, v6_;
-  bool v6_first_ = false;  // who is asked first alternates, so that neither family starves the other
+  bool found_nothing_ = false;  // the last call
+  bool v6_first_ = false;       // who is asked first alternates, so that neither family starves the other
   Plan plan_;
   std::size_t stale_ = 0, prepared_ = 0;  // messages [stale_, prepared_) are as plan_ wants them
   std::size_t next_ = 0, received_ = 0;   // messages [next_, received_) have not been handed over yet

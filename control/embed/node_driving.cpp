@@ -15,6 +15,7 @@ namespace wireplane {
 namespace {
 
 constexpr Duration kLongestTurn = 1ms;
+constexpr unsigned kIdleSteps = 2;   // before a thread sleeps: its core has other work
 constexpr std::uint64_t kMuch = 16;  // packets sent in a turn
 
 timespec timespec_of(Duration time) { return {static_cast<time_t>(time / 1s), static_cast<long>((time % 1s).count())}; }
@@ -158,7 +159,7 @@ bool Node::State::control_has_work() const {
 void Node::State::start_threads() {
   engine->control_doorbell().set_ringer([fd = control_wake_fd.get()] { ring(fd); });
   for (unsigned i = 0; i < worker_count(); ++i)
-    threads.push_back(std::make_unique<WorkerThread>(*engine, *workers[i], i, false, -1));
+    threads.push_back(std::make_unique<WorkerThread>(*engine, *workers[i], i, false, -1, kIdleSteps));
   for (const auto& thread : threads) thread->start();
   control_thread = std::thread{[this] { run_control(); }};
 }
