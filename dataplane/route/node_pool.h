@@ -1,7 +1,9 @@
-// node_pool.h: memory for a trie's nodes: blocks of 32 octets or of whole cache lines, from chunks that grow with it.
+// node_pool.h: memory for a trie's nodes and buckets: blocks of 32 octets and their multiples, from chunks that grow
+// with it.
 //
 // Why not malloc: a large table's lookups wait for memory, and on small pages mostly for page tables; chunks of 2 MiB
-// that ask for huge pages nearly halve a lookup among a million prefixes (README.md). And a leaf of 32 octets costs 32.
+// that ask for huge pages nearly halve a lookup among a million prefixes (README.md). And a bucket of 32 octets costs
+// 32. Blocks of whole cache lines begin with one.
 // Owner: control, alone: also what is retired comes back on its thread. Chunks stay until the last block has come back.
 // Under AddressSanitizer each block is the heap's, so that a use after its time is seen.
 #pragma once
@@ -29,7 +31,7 @@ namespace wireplane::route {
 
 class NodePool {
  public:
-  static constexpr std::size_t kLine = 64, kLargest = 17 * kLine;
+  static constexpr std::size_t kLine = 64, kHalf = kLine / 2, kLargest = 17 * kLine;
 
   NodePool() = default;
   ~NodePool() { release(); }
@@ -38,17 +40,14 @@ class NodePool {
 
   [[nodiscard]] void* take(std::size_t size) {
     WG_CHECK(size <= kLargest);
-    ++live_;
 #ifdef WG_POOL_IS_HEAP
+    void* block = ::operator new(rounded(size));
     reserved_ += rounded(size);
-    return ::operator new(size);
 #else
-    Block*& head = free_[rounded(size) / kHalf];
-    if (head == nullptr) return rounded(size) == kHalf ? take_half() : carve(rounded(size));
-    Block* block = head;
-    head = block->next;
-    return block;
+    void* block = take_rounded(rounded(size));
 #endif
+    ++live_;
+    return block;
   }
   void give_back(void* memory, std::size_t size) {
     --live_;
@@ -64,26 +63,26 @@ class NodePool {
   [[nodiscard]] std::size_t octets() const { return reserved_; }
 
  private:
-  static constexpr std::size_t kHalf = kLine / 2, kFirstChunk = 4096, kHugePage = std::size_t{1} << 21;
+  static constexpr std::size_t kFirstChunk = 4096, kHugePage = std::size_t{1} << 21;
   struct Block {
     Block* next;
   };
 
-  static std::size_t rounded(std::size_t size) { return size <= kHalf ? kHalf : (size + kLine - 1) / kLine * kLine; }
+  static std::size_t rounded(std::size_t size) { return (size + kHalf - 1) / kHalf * kHalf; }
   void put(void* memory, std::size_t size) {
     Block*& head = free_[size / kHalf];
     head = new (memory) Block{head};
   }
-  void* take_half() {
-    auto* line = static_cast<std::uint8_t*>(carve(kLine));
-    put(line + kHalf, kHalf);
-    return line;
-  }
-  void* carve(std::size_t size) {
-    if (left_ < size) {
-      for (; left_ != 0; left_ -= kLine, next_ += kLine) put(next_, kLine);
-      add_chunk();
+  void* take_rounded(std::size_t size) {
+    if (Block* block = free_[size / kHalf]; block != nullptr) {
+      free_[size / kHalf] = block->next;
+      return block;
     }
+    if (left_ < size + kHalf) add_chunk();
+    if (size % kLine == 0 && left_ % kLine != 0) put(carve(kHalf), kHalf);
+    return carve(size);
+  }
+  std::uint8_t* carve(std::size_t size) {
     std::uint8_t* block = next_;
     next_ += size;
     left_ -= size;
@@ -92,10 +91,12 @@ class NodePool {
   void add_chunk() {
     const std::size_t size =
         std::clamp(std::size_t{1} << (63 - __builtin_clzll(reserved_ | 1)), kFirstChunk, kHugePage);
+    chunks_.reserve(chunks_.size() + 1 < chunks_.capacity() ? 0 : 2 * chunks_.size() + 8);
     void* chunk = std::aligned_alloc(size == kHugePage ? kHugePage : kFirstChunk, size);
     if (chunk == nullptr) throw std::bad_alloc{};
     if (size == kHugePage) (void)madvise(chunk, size, MADV_HUGEPAGE);  // a wish
     chunks_.push_back(chunk);
+    while (left_ != 0) put(carve(kHalf), kHalf);  // what is left of the one before
     next_ = static_cast<std::uint8_t*>(chunk);
     left_ = size;
     reserved_ += size;

@@ -1,0 +1,346 @@
+// edit.h: one change of a trie. The path from the root to the prefix is made anew, the rest is shared.
+//
+// Nothing of the old trie is touched, so that a change without memory has not happened: what it made is given back.
+// After keep() what it made is the trie's, and old() are the blocks that only readers of the old root still need.
+#pragma once
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <span>
+
+#include "dataplane/base/check.h"
+#include "dataplane/route/node_pool.h"
+#include "dataplane/route/trie.h"
+
+namespace wireplane::route {
+
+struct Block {
+  void* memory;
+  std::size_t octets;
+};
+
+template <class Key>
+class Edit {
+ public:
+  struct Item {  // one prefix
+    Key key;
+    unsigned length;
+    Value value;
+  };
+
+  explicit Edit(NodePool& pool) : pool_{pool} {}
+  ~Edit() {
+    for (std::size_t i = 0; i < made_count_; ++i) pool_.give_back(made_[i].memory, made_[i].octets);
+  }
+  Edit(const Edit&) = delete;
+  Edit& operator=(const Edit&) = delete;
+
+  // The subtree with the prefix set to this value; and without it, where it is in it.
+  [[nodiscard]] Ref<Key> with(Ref<Key> root, const Item& item);
+  [[nodiscard]] Ref<Key> without(Ref<Key> root, Key key, unsigned length);
+
+  void keep() { made_count_ = 0; }
+  [[nodiscard]] std::span<const Block> old() const { return {old_.data(), old_count_}; }
+
+  // Exactly this prefix's value, or none: record kNone.
+  [[nodiscard]] static Value find(Ref<Key> ref, Key key, unsigned length, Value none);
+  static void free_all(Ref<Key> ref, NodePool& pool);
+
+ private:
+  static constexpr unsigned kMost = Bucket<Key>::kMost;
+  static constexpr unsigned kFew = 4;  // so few are a bucket again
+  // Nodes of a path, a full bucket's parts, and a bucket's children on the way back.
+  static constexpr std::size_t kMostBlocks = kBits<Key> / kStride + 1 + kMost + 3 + kFew;
+
+  // A bucket's contents outside of it; room for the one that is too many.
+  struct Items {
+    std::array<Item, kMost + 1> item;
+    unsigned count = 0;
+    void add(const Item& fresh) {  // behind those as long as it
+      unsigned i = count++;
+      for (; i != 0 && item[i - 1].length < fresh.length; --i) item[i] = item[i - 1];
+      item[i] = fresh;
+    }
+    void erase(unsigned which) {
+      for (--count; which < count; ++which) item[which] = item[which + 1];
+    }
+  };
+  static Items items_of(const Bucket<Key>& bucket) {
+    Items items;
+    for (; items.count < bucket.count; ++items.count)
+      items.item[items.count] = {bucket.key(items.count), bucket.length[items.count], bucket.value(items.count)};
+    return items;
+  }
+  static unsigned find_in(const Bucket<Key>& bucket, Key key, unsigned length) {  // count: not there
+    unsigned i = 0;
+    while (i < bucket.count && (bucket.length[i] != length || bucket.key(i) != key)) ++i;
+    return i;
+  }
+
+  void* take(std::size_t octets) {
+    WG_CHECK(made_count_ < kMostBlocks);
+    void* memory = pool_.take(octets);
+    made_[made_count_++] = {memory, octets};
+    return memory;
+  }
+  void drop(const void* memory, std::size_t octets) {
+    WG_CHECK(old_count_ < kMostBlocks);
+    old_[old_count_++] = {const_cast<void*>(memory), octets};
+  }
+
+  Ref<Key> make_bucket(const Items& items);
+  Node<Key>* make_node(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children);
+  Node<Key>* copy(const Node<Key>& from, std::uint64_t prefixes, std::uint64_t children);
+  Ref<Key> burst(const Items& items);
+  Ref<Key> with_in_bucket(const Bucket<Key>& bucket, const Item& item);
+  Ref<Key> fork(const Node<Key>& node, const Item& item);
+  Ref<Key> rest_of(const Node<Key>& node, std::uint64_t prefixes, std::uint64_t children, unsigned c, Ref<Key> below);
+  bool gather(Items& items, const Node<Key>& node, std::uint64_t prefixes, std::uint64_t children, unsigned c,
+              Ref<Key> below);
+  static void set_child(Node<Key>* node, unsigned c, Ref<Key> child) {
+    node->child_at()[ones(node->children & below(c))] = child;
+  }
+  static void set_value(Node<Key>* node, unsigned n, Value value) {
+    node->value_at()[ones(node->prefixes & below(n))] = value;
+  }
+
+  NodePool& pool_;
+  std::array<Block, kMostBlocks> made_, old_;
+  std::size_t made_count_ = 0, old_count_ = 0;
+};
+
+template <class Key>
+Ref<Key> Edit<Key>::make_bucket(const Items& items) {
+  auto* bucket = new (take(Bucket<Key>::size(items.count))) Bucket<Key>{};
+  bucket->count = static_cast<std::uint8_t>(items.count);
+  for (unsigned i = 0; i < items.count; ++i) {
+    bucket->length[i] = static_cast<std::uint8_t>(items.item[i].length);
+    std::memcpy(bucket->key_at() + i * sizeof(Key), &items.item[i].key, sizeof(Key));
+    bucket->slot_at()[i] = items.item[i].value.slot;
+    bucket->slot_at()[items.count + i] = items.item[i].value.record;
+  }
+  return Ref<Key>{bucket};
+}
+
+template <class Key>
+Node<Key>* Edit<Key>::make_node(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children) {
+  const unsigned child_count = ones(children), value_count = ones(prefixes);
+  auto* node = new (take(Node<Key>::size(child_count, value_count))) Node<Key>;
+  node->prefixes = prefixes;
+  node->children = children;
+  const Key under = masked(key, depth);
+  std::memcpy(node->key, &under, sizeof under);
+  node->depth = static_cast<std::uint8_t>(depth);
+  node->child_count = static_cast<std::uint8_t>(child_count);
+  node->value_count = static_cast<std::uint8_t>(value_count);
+  return node;
+}
+
+// Copies what both sets have. Runs of it: sets differ in one bit.
+template <class T>
+void copy_common(T* to, std::uint64_t to_set, const T* from, std::uint64_t from_set) {
+  if (to_set == from_set) {
+    std::memcpy(to, from, ones(to_set) * sizeof(T));
+    return;
+  }
+  const std::uint64_t lowest = (to_set ^ from_set) & (0 - (to_set ^ from_set)), before = lowest - 1;
+  const unsigned same = ones(to_set & before);
+  std::memcpy(to, from, same * sizeof(T));
+  const unsigned to_skip = (to_set & lowest) != 0, from_skip = (from_set & lowest) != 0;
+  std::memcpy(to + same + to_skip, from + same + from_skip, (ones(to_set) - same - to_skip) * sizeof(T));
+}
+
+// A copy with other bits, one at most a set; what is new in it is still to be written.
+template <class Key>
+Node<Key>* Edit<Key>::copy(const Node<Key>& from, std::uint64_t prefixes, std::uint64_t children) {
+  Node<Key>* to = make_node(from.number(), from.depth, prefixes, children);
+  copy_common(to->child_at(), children, from.child_at(), from.children);
+  copy_common(to->value_at(), prefixes, from.value_at(), from.prefixes);
+  drop(&from, from.size());
+  return to;
+}
+
+// One prefix too many for a bucket: a node with those that stand in it, and buckets of the others.
+template <class Key>
+Ref<Key> Edit<Key>::burst(const Items& items) {
+  unsigned same = items.item[0].length;
+  for (unsigned i = 0; i < items.count; ++i) {
+    const Key difference = items.item[i].key ^ items.item[0].key;
+    if (difference != 0) same = std::min(same, leading_zeros(difference));
+    same = std::min(same, items.item[i].length);
+  }
+  const unsigned depth = home(same);
+  std::uint64_t prefixes = 0, children = 0;
+  for (unsigned i = 0; i < items.count; ++i) {
+    const Item& item = items.item[i];
+    if (home(item.length) == depth)
+      prefixes |= bit(number_of(item.key, item.length));
+    else
+      children |= bit(chunk(item.key, depth));
+  }
+  Node<Key>* node = make_node(items.item[0].key, depth, prefixes, children);
+  for (std::uint64_t left = children; left != 0; left &= left - 1) {
+    const auto c = static_cast<unsigned>(std::countr_zero(left));
+    Items part;
+    for (unsigned i = 0; i < items.count; ++i)
+      if (home(items.item[i].length) != depth && chunk(items.item[i].key, depth) == c)
+        part.item[part.count++] = items.item[i];
+    WG_CHECK(part.count <= kMost);  // else they would have more in common
+    set_child(node, c, make_bucket(part));
+  }
+  for (unsigned i = 0; i < items.count; ++i)
+    if (home(items.item[i].length) == depth)
+      set_value(node, number_of(items.item[i].key, items.item[i].length), items.item[i].value);
+  return Ref<Key>{node};
+}
+
+template <class Key>
+Ref<Key> Edit<Key>::with_in_bucket(const Bucket<Key>& bucket, const Item& item) {
+  Items items = items_of(bucket);
+  const unsigned known = find_in(bucket, item.key, item.length);
+  if (known < bucket.count)
+    items.item[known].value = item.value;
+  else
+    items.add(item);
+  drop(&bucket, bucket.size());
+  return items.count <= kMost ? make_bucket(items) : burst(items);
+}
+
+// The prefix is not below the node: a node above both.
+template <class Key>
+Ref<Key> Edit<Key>::fork(const Node<Key>& node, const Item& item) {
+  const unsigned target = home(item.length);
+  // Some bit before the nearer of both depths differs, unless the target is on the node's path.
+  const Key difference = node.number() ^ item.key;
+  const unsigned same = difference == 0 ? target : std::min(leading_zeros(difference), target);
+  const unsigned depth = std::min(home(same), target);
+  const unsigned old_chunk = chunk(node.number(), depth);
+  if (depth == target) {  // the prefix's node goes between the node and its parent
+    const unsigned n = number_of(item.key, item.length);
+    Node<Key>* here = make_node(item.key, target, bit(n), bit(old_chunk));
+    set_child(here, old_chunk, Ref<Key>{&node});
+    set_value(here, n, item.value);
+    return Ref<Key>{here};
+  }
+  const unsigned c = chunk(item.key, depth);
+  Node<Key>* here = make_node(item.key, depth, 0, bit(old_chunk) | bit(c));
+  Items alone;
+  alone.add(item);
+  set_child(here, c, make_bucket(alone));
+  set_child(here, old_chunk, Ref<Key>{&node});
+  return Ref<Key>{here};
+}
+
+template <class Key>
+Ref<Key> Edit<Key>::with(Ref<Key> root, const Item& item) {
+  if (root.none()) {
+    Items alone;
+    alone.add(item);
+    return make_bucket(alone);
+  }
+  if (root.is_bucket()) return with_in_bucket(*root.bucket(), item);
+  const Node<Key>& node = *root.node();
+  const unsigned target = home(item.length);
+  if (node.depth > target || !node.on_path(item.key)) return fork(node, item);
+  if (node.depth == target) {
+    const unsigned n = number_of(item.key, item.length);
+    Node<Key>* here = copy(node, node.prefixes | bit(n), node.children);
+    set_value(here, n, item.value);
+    return Ref<Key>{here};
+  }
+  const unsigned c = chunk(item.key, node.depth);
+  const Ref<Key> below = with(node.child(c), item);
+  Node<Key>* here = copy(node, node.prefixes, node.children | bit(c));
+  set_child(here, c, below);
+  return Ref<Key>{here};
+}
+
+template <class Key>
+Ref<Key> Edit<Key>::without(Ref<Key> root, Key key, unsigned length) {
+  if (root.is_bucket()) {
+    Items items = items_of(*root.bucket());
+    items.erase(find_in(*root.bucket(), key, length));
+    drop(root.block(), root.bucket()->size());
+    return items.count == 0 ? Ref<Key>{} : make_bucket(items);
+  }
+  const Node<Key>& node = *root.node();
+  const unsigned c = chunk(key, node.depth);
+  if (node.depth == home(length))
+    return rest_of(node, node.prefixes & ~bit(number_of(key, length)), node.children, c, node.child(c));
+  const Ref<Key> below = without(node.child(c), key, length);
+  return rest_of(node, node.prefixes, below.none() ? node.children & ~bit(c) : node.children, c, below);
+}
+
+// What is left of a node: fewer prefixes, or `below` as its child c.
+template <class Key>
+Ref<Key> Edit<Key>::rest_of(const Node<Key>& node, std::uint64_t prefixes, std::uint64_t children, unsigned c,
+                            Ref<Key> below) {
+  if (prefixes == 0 && (children & (children - 1)) == 0) {  // of no use any more
+    drop(&node, node.size());
+    if (children == 0) return {};
+    const auto only = static_cast<unsigned>(std::countr_zero(children));
+    return only == c ? below : node.child(only);
+  }
+  if (Items items; ones(prefixes) + ones(children) <= kFew && gather(items, node, prefixes, children, c, below)) {
+    drop(&node, node.size());
+    for (std::uint64_t left = children; left != 0; left &= left - 1) {
+      const auto i = static_cast<unsigned>(std::countr_zero(left));
+      const Ref<Key> child = i == c ? below : node.child(i);
+      drop(child.block(), child.bucket()->size());  // even if just made
+    }
+    return make_bucket(items);
+  }
+  Node<Key>* here = copy(node, prefixes, children);
+  if ((children & bit(c)) != 0) set_child(here, c, below);
+  return Ref<Key>{here};
+}
+
+// All prefixes of so small a node; false: they are too many for a bucket that is to have room.
+template <class Key>
+bool Edit<Key>::gather(Items& items, const Node<Key>& node, std::uint64_t prefixes, std::uint64_t children, unsigned c,
+                       Ref<Key> below) {
+  for (std::uint64_t left = children; left != 0; left &= left - 1) {
+    const auto i = static_cast<unsigned>(std::countr_zero(left));
+    const Ref<Key> child = i == c ? below : node.child(i);
+    if (!child.is_bucket() || items.count + child.bucket()->count + ones(prefixes) > kFew) return false;
+    const Items part = items_of(*child.bucket());
+    for (unsigned p = 0; p < part.count; ++p) items.add(part.item[p]);
+  }
+  for (std::uint64_t left = prefixes; left != 0; left &= left - 1) {
+    const auto n = static_cast<unsigned>(std::countr_zero(left));
+    const unsigned bits = 31 - static_cast<unsigned>(std::countl_zero(n));
+    const unsigned length = node.depth + bits;
+    const Key within = bits == 0 ? Key{0} : static_cast<Key>(Key{n ^ 1u << bits} << (kBits<Key> - length));
+    items.add({static_cast<Key>(node.number() | within), length, *node.value(n)});
+  }
+  return true;
+}
+
+template <class Key>
+Value Edit<Key>::find(Ref<Key> ref, Key key, unsigned length, Value none) {
+  const unsigned target = home(length);
+  while (ref.is_node()) {
+    const Node<Key>& node = *ref.node();
+    if (node.depth > target || !node.on_path(key)) return none;
+    const unsigned n = number_of(key, length);
+    if (node.depth == target) return (node.prefixes & bit(n)) == 0 ? none : *node.value(n);
+    ref = node.child(chunk(key, node.depth));
+  }
+  if (ref.none()) return none;
+  const unsigned i = find_in(*ref.bucket(), key, length);
+  return i == ref.bucket()->count ? none : ref.bucket()->value(i);
+}
+
+template <class Key>
+void Edit<Key>::free_all(Ref<Key> ref, NodePool& pool) {
+  if (ref.none()) return;
+  if (ref.is_bucket()) return pool.give_back(const_cast<void*>(ref.block()), ref.bucket()->size());
+  const Node<Key>& node = *ref.node();
+  for (unsigned i = 0; i < node.child_count; ++i) free_all(node.child_at()[i], pool);
+  pool.give_back(const_cast<void*>(ref.block()), node.size());
+}
+
+}  // namespace wireplane::route
