@@ -23,7 +23,7 @@ Worker::~Worker() {
   if (lending_) engine_.lend(number_, false);
   Spread& spread = link_.spread;
   while (spread.run_one(engine_.aead())) continue;
-  const auto gone = [this](Packet&) { return Drop::kPeerGone; };
+  const auto gone = [](Packet&) { return Drop::kPeerGone; };
   for (; !spread.opening.empty(); spread.opening.pop()) spread.opening.oldest().burst.filter(context_, gone);
   for (; !spread.sealing.empty(); spread.sealing.pop()) spread.sealing.oldest().burst.filter(context_, gone);
   engine_.grace().offline(number_);
