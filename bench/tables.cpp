@@ -195,9 +195,9 @@ void sessions(benchmark::State& state, std::size_t count) {
 
 const bool registered = [] {
   for (const std::size_t count : {1000, 10000, 100000, 1000000}) {
-    const std::string tail = "/" + std::to_string(count);
+    const std::string tail = std::string{"/"}.append(std::to_string(count));
     for (const auto& [name, shape] : kShapes) {
-      const std::string of = name + tail;
+      const std::string of = std::string{name}.append(tail);
       benchmark::RegisterBenchmark(("tables/allowed_ips/lookup/" + of).c_str(),
                                    [shape = shape, count](benchmark::State& state) { lookup(state, shape, count); });
       benchmark::RegisterBenchmark(("tables/allowed_ips/change/" + of).c_str(),
