@@ -153,8 +153,11 @@ Status Device::apply(DeviceChange change) {
   if (change.private_key) set_private_key(std::move(*change.private_key));
   if (change.replace_peers)
     while (!by_key_.empty()) remove_peer(PublicKey{by_key_.begin()->first});
-  for (PeerChange& peer : change.peers)
+  for (PeerChange& peer : change.peers) {
     if (Status done = apply_peer(peer); !done) return done;
+    // What a large change has replaced is freed on the way, or a file of a million peers needs gigabytes for a moment.
+    static_cast<void>(engine_.grace().reclaim());
+  }
   return Nothing{};
 }
 

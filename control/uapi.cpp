@@ -230,7 +230,7 @@ void append_peer_change(SecretText& text, const PeerChange& peer) {
   if (peer.persistent_keepalive_s) append_line(text, "persistent_keepalive_interval", *peer.persistent_keepalive_s);
   if (peer.replace_allowed_ips) append_line(text, "replace_allowed_ips", "true");
   for (const AllowedIpChange& ip : peer.allowed_ips)
-    append_line(text, "allowed_ip", (ip.remove ? "-" : "") + to_text(ip.prefix));
+    append_line(text, "allowed_ip", std::string{ip.remove ? "-" : ""}.append(to_text(ip.prefix)));
 }
 
 }  // namespace
