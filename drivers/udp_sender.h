@@ -66,7 +66,7 @@ class UdpSender {
   std::array<std::uint16_t, kBurst> next_;
   std::array<std::uint16_t, 64> place_;  // hash of the destination -> its last train + 1
   std::array<iovec, kBurst + 1> parts_;
-  std::array<std::uint8_t, 131'072> copies_;          // of trains of short datagrams
+  std::array<std::uint8_t, 32'768> copies_;          // of trains of short datagrams
   std::array<mmsghdr, kUdpMessages + 1> sending_{};  // the last: of what is sent singly
   std::array<Outgoing, kUdpMessages + 1> outgoing_{};
   Tally trains_, refused_;
