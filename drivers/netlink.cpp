@@ -192,8 +192,8 @@ int read_link(const nlmsghdr* message, void* data) {
   return MNL_CB_OK;
 }
 
-// libmnl reads a length as a signed number, and one beyond 2 GiB as a short one. The kernel writes none; still, what was
-// read from a socket decides no more than whether it is used.
+// libmnl reads a length as a signed number, and one beyond 2 GiB as a short one. The kernel writes none; still, what
+// was read from a socket decides no more than whether it is used.
 bool lengths_hold(const char* answer, std::size_t length) {
   while (length >= sizeof(nlmsghdr)) {
     nlmsghdr header;

@@ -24,6 +24,7 @@ CLOSED_TO_DATAPLANE = re.compile(
     r"|sys/time\.h|iostream|fstream|pthread\.h|rte_.*")
 CLOCK_IS_A_TYPE = {"dataplane/base/time.h"}  # durations, no clock
 INTRINSICS = re.compile(r"(imm|x86|[a-z]mm|avx\w*)intrin\.h")
+TARGET = re.compile(r'target\("avx')
 # Files that may name instructions: kernels (named after their instruction set) and the probe of the CPU.
 KERNEL = re.compile(r"(avx2|avx512|sse|ifma|aesni|cpu)[^/]*\.(cpp|h)$|_kernels?\.cpp$|/(avx2|avx512)/")
 LONG = 700
@@ -54,8 +55,10 @@ def breaches_of_includes(path, lines):
         other = included.split("/")[0]
         if other in PARTS and "/" in included and other not in MAY_INCLUDE[part]:
             yield number, f"{part} may not include {other} ({included}): dependencies point control -> drivers -> dataplane"
-        if INTRINSICS.fullmatch(included) and part != "bench" and not KERNEL.search(str(path)):
-            yield number, f"<{included}> belongs into kernel files, which are compiled with their own flags"
+        its_own = KERNEL.search(str(path)) or any(TARGET.search(line) for line in lines)
+        if INTRINSICS.fullmatch(included) and part != "bench" and not its_own:
+            yield number, (f"<{included}> belongs into kernel files, which are compiled with their own flags, or beside"
+                           " functions that name their target")
         if part == "dataplane" and CLOSED_TO_DATAPLANE.fullmatch(included) and str(path) not in CLOCK_IS_A_TYPE:
             yield number, f"dataplane asks the world nothing: <{included}> (time, threads and packets come in as arguments)"
         if included.startswith("rte_") and part in ("dataplane", "control"):

@@ -245,7 +245,7 @@ Status IpStackState::open_interface() {
   ip4_addr_t own{}, all{};
   if (!ipv4.none()) std::memcpy(&own.addr, ipv4.octets.data(), 4);
   WG_CHECK(netif_add(&interface, &own, &all, &all, this, init, nullptr) != nullptr);  // init never fails
-  s8_t index = 1;  // 0 is for a link-local one
+  s8_t index = 1;                                                                     // 0 is for a link-local one
   for (const Address& address : addresses) {
     if (!address.is_v6()) continue;
     const ip_addr_t converted = lwip_address(address);

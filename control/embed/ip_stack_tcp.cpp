@@ -19,8 +19,8 @@ constexpr std::size_t kWriteAtOnce = 16 * 1024;  // lwIP takes all of it or noth
 
 TcpState& state_of(void* arg) { return *static_cast<TcpState*>(arg); }
 
-// No callback comes any more. (lwIP calls none that is null; `connected` and `accept` belong to states that a connection
-// does not come back to, and end with it.)
+// No callback comes any more. (lwIP calls none that is null; `connected` and `accept` belong to states that a
+// connection does not come back to, and end with it.)
 void forget(tcp_pcb* pcb) {
   tcp_arg(pcb, nullptr);
   tcp_recv(pcb, nullptr);
