@@ -227,6 +227,8 @@ void Device::set_private_key(SecretKey key) {
   if (key.is_zero()) {
     if (!has_identity_) return;
     forget_keys();
+    for (const auto& peer : peers_)
+      if (peer != nullptr) forget_identity(*peer);
     has_identity_ = false;
     identity_ = LocalIdentity{};
     return;
@@ -238,10 +240,30 @@ void Device::set_private_key(SecretKey key) {
   remove_peer(identity_.public_key);  // P29: nobody is his own peer
   for (const auto& peer : peers_) {
     if (peer == nullptr) continue;
-    peer->identity = make_remote_identity(identity_, peer->identity.public_key, std::move(peer->identity.psk));
+    forget_identity(*peer);
     if (!seeded_fault(29)) expire_keys(*peer);
     peer->cookies.forget();
   }
+}
+
+const RemoteIdentity& Device::identity_of(Peer& peer) {
+  if (!std::exchange(peer.identity_made, true))
+    peer.identity = make_remote_identity(identity_, peer.identity.public_key, std::move(peer.identity.psk));
+  return peer.identity;
+}
+
+bool Device::can_shake_hands(const PublicKey& key) {
+  const auto known = by_key_.find(key);
+  return has_identity_ && known != by_key_.end() && identity_of(*peers_[known->second.raw()]).usable;
+}
+
+// What followed from our key; what was configured stays.
+void Device::forget_identity(Peer& peer) {
+  RemoteIdentity configured;
+  configured.public_key = peer.identity.public_key;
+  configured.psk = std::move(peer.identity.psk);
+  peer.identity = std::move(configured);
+  peer.identity_made = false;
 }
 
 Peer* Device::create_peer(const PublicKey& key) {
@@ -263,10 +285,7 @@ Peer* Device::create_peer(const PublicKey& key) {
   peer->state = &engine_.peer(slot);
   peer->state->move_in(peer->id);
   peer->worker = slot.raw() % engine_.workers();
-  if (has_identity_)
-    peer->identity = make_remote_identity(identity_, key, SecretKey{});
-  else
-    peer->identity.public_key = key;
+  peer->identity.public_key = key;
   peer->answer_jitter = jitter();
   // E2 release, pairs with E1: who finds the generation finds the peer's state behind it.
   peer->state->live.store(peer->id.generation, std::memory_order_release);

@@ -86,7 +86,7 @@ Drop Device::take_initiation(const HandshakePacket& packet, unsigned worker) {
   }
   Peer& peer = *peers_[known->second.raw()];
   if (seeded_fault(21) && peer.sent) return Drop::kUnexpectedResponse;  // "we have asked first"
-  const Result<Timestamp, Refusal> timestamp = read_initiation_timestamp(*read, message, peer.identity);
+  const Result<Timestamp, Refusal> timestamp = read_initiation_timestamp(*read, message, identity_of(peer));
   if (!timestamp) return drop_of(timestamp.error());
   if (const Drop verdict = peer.history.judge(*timestamp, now_.engine); verdict != Drop::kNone) return verdict;
 
@@ -146,7 +146,7 @@ Drop Device::take_cookie_reply(const HandshakePacket& packet) {
   const auto message = message_of<CookieReplyMessage>(packet);
   const auto owner = index_owner_.find(ReceiverIndex{load_le<std::uint32_t>(message.receiver.data())});
   Peer* peer = owner == index_owner_.end() ? nullptr : find(owner->second);
-  if (peer == nullptr || !peer->cookies.accept(message, peer->identity, now_.engine)) return Drop::kBadCookieReply;
+  if (peer == nullptr || !peer->cookies.accept(message, identity_of(*peer), now_.engine)) return Drop::kBadCookieReply;
   return Drop::kNone;
 }
 
@@ -160,7 +160,7 @@ void Device::handshake_heard(Peer& peer, const HandshakePacket& packet) {
 // again.
 void Device::initiate(Peer& peer, bool retry) {
   if (!retry) peer.attempts = 0;
-  const bool possible = has_identity_ && peer.endpoint && (peer.identity.usable || seeded_fault(20));
+  const bool possible = has_identity_ && peer.endpoint && (identity_of(peer).usable || seeded_fault(20));
   const Instant allowed = peer.last_handshake_sent ? *peer.last_handshake_sent + kRekeyTimeout : now_.engine;
   const std::optional<ReceiverIndex> self =
       possible && allowed <= now_.engine ? indices_.draw(peer.worker, now_.engine) : std::nullopt;
@@ -174,7 +174,7 @@ void Device::initiate(Peer& peer, bool retry) {
   }
   InitiationMessage message;
   Result<InitiationSent, Refusal> sent =
-      write_initiation(message, *self, identity_, peer.identity, peer.clock.read(now_), entropy_);
+      write_initiation(message, *self, identity_, identity_of(peer), peer.clock.read(now_), entropy_);
   if (!sent) {
     indices_.give_back(*self, now_.engine);
     peer.ask_again_at = now_.engine + kRekeyTimeout;

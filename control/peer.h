@@ -16,7 +16,10 @@ namespace wireplane {
 struct Peer {
   PeerId id;
   PeerState* state = nullptr;
+  // The public key and the psk always; the rest is computed for the first handshake (Device::identity_of()): a million
+  // peers are configured in seconds, and most never speak.
   RemoteIdentity identity;
+  bool identity_made = false;
 
   // Configuration.
   std::optional<Endpoint> endpoint;  // the published one, and what `show` shows

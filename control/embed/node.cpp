@@ -274,7 +274,7 @@ Result<NodePeer> Node::add_peer(const PublicKey& key, NodePeerOptions options) t
 
   const Peer* made = s.device->find(key);
   if (made == nullptr) return refused("no room for another peer", ENOSPC);
-  if (!made->identity.usable) {
+  if (!s.device->can_shake_hands(key)) {
     DeviceChange undo;
     undo.peers.emplace_back().public_key = key;
     undo.peers.back().remove = true;

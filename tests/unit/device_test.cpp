@@ -37,6 +37,34 @@ TEST(Device, SameConfigurationAgainLosesNothing) {
   EXPECT_EQ(sim.sent_by(a, MessageType::kInitiation).size(), 1u);
 }
 
+// Goal: peers are configured, and our key is changed, without a multiplication for each: a million are loaded in
+// seconds. Whoever shakes hands pays once.
+TEST(Device, PeersAreConfiguredWithoutMultiplications) {
+  Sim sim;
+  Node &a = sim.add(), &b = sim.add();
+  std::vector<PublicKey> keys;
+  for (std::uint64_t i = 0; i < 6; ++i) keys.push_back(some_key(1000 + i));
+  const std::uint64_t before = x25519_calls();
+  for (const PublicKey& key : keys) a.add_peer(key, {});
+  EXPECT_EQ(x25519_calls(), before);
+  DeviceChange change;
+  change.private_key.emplace(std::array<std::uint8_t, 32>{1, 2, 3});
+  a.apply(std::move(change));
+  EXPECT_EQ(x25519_calls(), before + 1);  // our public key
+  a.start();                              // its own again
+  const std::uint64_t configured = x25519_calls();
+  sim.connect(a, b);
+  a.say(b);
+  sim.run_for(1s);
+  EXPECT_EQ(b.count_from(a), 1u);
+  const std::uint64_t once = x25519_calls();
+  sim.run_for(200s);  // the session is over
+  a.say(b);
+  sim.run_for(1s);
+  EXPECT_EQ(b.count_from(a), 2u);
+  EXPECT_EQ(x25519_calls() - once, once - configured - 2);  // both sides' static-static is there already
+}
+
 // Goal: an allowed IP belongs to one peer; it moves, leaves and is replaced as wg(8) says.
 TEST(Device, AllowedIpsMoveLeaveAndAreReplaced) {
   Sim sim;
