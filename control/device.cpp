@@ -173,8 +173,9 @@ Status Device::apply_peer(PeerChange& change) {
   Peer* peer = known != by_key_.end() ? peers_[known->second.raw()].get() : create_peer(change.public_key);
   if (peer == nullptr) return Error{"no room for another peer", ENOSPC};
 
-  if (change.preshared_key && !std::ranges::equal(change.preshared_key->expose(), peer->identity.psk.expose())) {
-    peer->identity.psk = std::move(*change.preshared_key);
+  if (change.preshared_key && !std::ranges::equal(change.preshared_key->expose(), peer->psk.expose())) {
+    peer->psk = std::move(*change.preshared_key);
+    peer->identity.reset();
     expire_keys(*peer);  // P29: what was agreed without it is not to be used
   }
   if (change.endpoint && change.endpoint->valid()) {
@@ -228,7 +229,7 @@ void Device::set_private_key(SecretKey key) {
     if (!has_identity_) return;
     forget_keys();
     for (const auto& peer : peers_)
-      if (peer != nullptr) forget_identity(*peer);
+      if (peer != nullptr) peer->identity.reset();
     has_identity_ = false;
     identity_ = LocalIdentity{};
     return;
@@ -240,30 +241,22 @@ void Device::set_private_key(SecretKey key) {
   remove_peer(identity_.public_key);  // P29: nobody is his own peer
   for (const auto& peer : peers_) {
     if (peer == nullptr) continue;
-    forget_identity(*peer);
+    peer->identity.reset();
     if (!seeded_fault(29)) expire_keys(*peer);
     peer->cookies.forget();
   }
 }
 
 const RemoteIdentity& Device::identity_of(Peer& peer) {
-  if (!std::exchange(peer.identity_made, true))
-    peer.identity = make_remote_identity(identity_, peer.identity.public_key, std::move(peer.identity.psk));
-  return peer.identity;
+  if (peer.identity == nullptr)
+    peer.identity =
+        std::make_unique<RemoteIdentity>(make_remote_identity(identity_, peer.public_key, peer.psk.duplicate()));
+  return *peer.identity;
 }
 
 bool Device::can_shake_hands(const PublicKey& key) {
   const auto known = by_key_.find(key);
   return has_identity_ && known != by_key_.end() && identity_of(*peers_[known->second.raw()]).usable;
-}
-
-// What followed from our key; what was configured stays.
-void Device::forget_identity(Peer& peer) {
-  RemoteIdentity configured;
-  configured.public_key = peer.identity.public_key;
-  configured.psk = std::move(peer.identity.psk);
-  peer.identity = std::move(configured);
-  peer.identity_made = false;
 }
 
 Peer* Device::create_peer(const PublicKey& key) {
@@ -285,7 +278,7 @@ Peer* Device::create_peer(const PublicKey& key) {
   peer->state = &engine_.peer(slot);
   peer->state->move_in(peer->id);
   peer->worker = slot.raw() % engine_.workers();
-  peer->identity.public_key = key;
+  peer->public_key = key;
   peer->answer_jitter = jitter();
   // E2 release, pairs with E1: who finds the generation finds the peer's state behind it.
   peer->state->live.store(peer->id.generation, std::memory_order_release);
@@ -332,8 +325,8 @@ DeviceView Device::view() const {
 
 PeerView Device::view_of(const Peer& peer) const {
   PeerView view;
-  view.public_key = peer.identity.public_key;
-  view.preshared_key = peer.identity.psk.duplicate();
+  view.public_key = peer.public_key;
+  view.preshared_key = peer.psk.duplicate();
   view.endpoint = peer.endpoint;
   view.persistent_keepalive_s = peer.persistent_keepalive_s;
   view.group = peer.group;

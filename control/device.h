@@ -69,7 +69,8 @@ class Device final : public Configurable {
   [[nodiscard]] std::size_t live_sessions(unsigned owner) const { return sessions_owned_[owner]; }
   [[nodiscard]] std::size_t peer_count() const { return by_key_.size(); }
   [[nodiscard]] const Peer* find(const PublicKey& key) const;  // for tests and views
-  // False: this peer's key is a point of low order, with which no handshake ends (P20). One multiplication, once a peer.
+  // False: this peer's key is a point of low order, with which no handshake ends (P20). One multiplication, once a
+  // peer.
   [[nodiscard]] bool can_shake_hands(const PublicKey& key);
   [[nodiscard]] const PublicKey& public_key() const { return identity_.public_key; }
 
@@ -83,8 +84,7 @@ class Device final : public Configurable {
   Status apply_peer(PeerChange& change);
   void set_private_key(SecretKey key);
   Peer* create_peer(const PublicKey& key);
-  const RemoteIdentity& identity_of(Peer& peer);  // made now if it has not been; we have a key
-  static void forget_identity(Peer& peer);
+  const RemoteIdentity& identity_of(Peer& peer);  // made if it has not been: allocates; we have a key
   void remove_peer(const PublicKey& key);
   void change_allowed_ips(Peer& peer, const PeerChange& change);
   void publish_endpoint(Peer& peer, const Endpoint& endpoint);

@@ -94,7 +94,8 @@ Drop Device::take_initiation(const HandshakePacket& packet, unsigned worker) {
   if (!self) return Drop::kHandshakeQueueFull;
   ResponseMessage response;
   RecordingEntropy entropy{entropy_};
-  Result<KeyPair, Refusal> keys = write_response(response, std::move(*read), *self, identity_, peer.identity, entropy);
+  Result<KeyPair, Refusal> keys =
+      write_response(response, std::move(*read), *self, identity_, identity_of(peer), entropy);
   bool installed = false;
   try {
     installed = keys && install(peer, *keys);
@@ -106,12 +107,12 @@ Drop Device::take_initiation(const HandshakePacket& packet, unsigned worker) {
     indices_.give_back(*self, now_.engine);
     return keys ? Drop::kHandshakeQueueFull : drop_of(keys.error());
   }
-  if (options_.keylog) options_.keylog({peer.identity.public_key, identity_.secret, entropy.last(), peer.identity.psk});
+  if (options_.keylog) options_.keylog({peer.public_key, identity_.secret, entropy.last(), peer.psk});
   peer.history.record(*timestamp, now_.engine);
   peer.worker = worker;  // on a NIC that is where the peer's packets arrive
   handshake_heard(peer, packet);
   follow(peer, peer.last_serial, 0, packet.from);
-  peer.cookies.write_macs(octets_of(response), peer.identity, now_.engine);
+  peer.cookies.write_macs(octets_of(response), identity_of(peer), now_.engine);
   send_message(peer, octets_of(response), worker);
   return Drop::kNone;
 }
@@ -121,10 +122,9 @@ Drop Device::take_response(const HandshakePacket& packet) {
   const auto owner = index_owner_.find(ReceiverIndex{load_le<std::uint32_t>(message.receiver.data())});
   Peer* peer = owner == index_owner_.end() ? nullptr : find(owner->second);
   if (peer == nullptr || !peer->sent || peer->sent->self != owner->first) return Drop::kUnexpectedResponse;  // P22
-  Result<KeyPair, Refusal> keys = read_response(*peer->sent, message, identity_, peer->identity);
+  Result<KeyPair, Refusal> keys = read_response(*peer->sent, message, identity_, identity_of(*peer));
   if (!keys) return drop_of(keys.error());
-  if (options_.keylog)
-    options_.keylog({peer->identity.public_key, identity_.secret, peer->sent->ephemeral.secret, peer->identity.psk});
+  if (options_.keylog) options_.keylog({peer->public_key, identity_.secret, peer->sent->ephemeral.secret, peer->psk});
   if (!install(*peer, *keys)) return Drop::kHandshakeQueueFull;
   if (!seeded_fault(22)) peer->sent.reset();  // its index is the session's now (P22, P23)
   end_initiation(*peer);
@@ -180,7 +180,9 @@ void Device::initiate(Peer& peer, bool retry) {
     peer.ask_again_at = now_.engine + kRekeyTimeout;
     return schedule(peer);
   }
+  std::unique_ptr<InitiationSent> waiting;
   try {
+    waiting = std::make_unique<InitiationSent>(std::move(*sent));
     index_owner_[*self] = peer.id;
     if (peer.sent) {  // the earlier one's answer would come too late
       indices_.give_back(peer.sent->self, now_.engine);
@@ -191,9 +193,9 @@ void Device::initiate(Peer& peer, bool retry) {
     indices_.put_back(*self);
     throw;
   }
-  peer.sent.emplace(std::move(*sent));
+  peer.sent = std::move(waiting);
   ++peer.attempts;
-  peer.cookies.write_macs(octets_of(message), peer.identity, now_.engine);
+  peer.cookies.write_macs(octets_of(message), identity_of(peer), now_.engine);
   send_message(peer, octets_of(message), peer.worker);
   peer.retry_at = now_.engine + kRekeyTimeout + jitter();
   schedule(peer);

@@ -1,5 +1,6 @@
 // peer.h: all that control knows of one peer. Its other half, what workers see, is PeerState.
 #pragma once
+#include <memory>
 #include <optional>
 
 #include "control/configuration.h"
@@ -16,10 +17,12 @@ namespace wireplane {
 struct Peer {
   PeerId id;
   PeerState* state = nullptr;
-  // The public key and the psk always; the rest is computed for the first handshake (Device::identity_of()): a million
-  // peers are configured in seconds, and most never speak.
-  RemoteIdentity identity;
-  bool identity_made = false;
+  PublicKey public_key;
+  SecretKey psk;  // all zero: none
+
+  // Made for the first handshake (Device::identity_of()): a million peers are configured in seconds, and most never
+  // speak.
+  std::unique_ptr<RemoteIdentity> identity;
 
   // Configuration.
   std::optional<Endpoint> endpoint;  // the published one, and what `show` shows
@@ -32,9 +35,9 @@ struct Peer {
   std::uint64_t heard_counter = 0;
 
   // Handshake (wg §5.4, §6.4).
-  unsigned worker = 0;  // whose port its handshakes leave through
-  std::optional<InitiationSent> sent;
-  unsigned attempts = 0;  // initiations of this handshake so far
+  unsigned worker = 0;                   // whose port its handshakes leave through
+  std::unique_ptr<InitiationSent> sent;  // while one waits for its answer: few of a million do
+  unsigned attempts = 0;                 // initiations of this handshake so far
   std::optional<Instant> last_handshake_sent;
   CookieJar cookies;
   TimestampClock clock;
