@@ -34,11 +34,13 @@ Device::Device(Engine& engine, OuterDevice* outer, Entropy& entropy, Now now, Op
   free_slots_.reserve(engine.limits().peers);
   free_sessions_.reserve(engine.limits().sessions);
   unretired_.reserve(engine.limits().sessions);
+  unretired_endpoints_.reserve(engine.limits().peers);
 }
 
 Device::~Device() {
   forget_keys();
   WG_CHECK(settle(now_));  // no worker is online any more: every grace period passes at once
+  for (const Endpoint* endpoint : unretired_endpoints_) delete endpoint;
   for (const auto& peer : peers_)
     if (peer != nullptr) delete peer->state->endpoint.exchange(nullptr, std::memory_order_relaxed);
 }
@@ -117,11 +119,21 @@ void Device::follow(Peer& peer, Serial serial, std::uint64_t counter, const Endp
 }
 
 void Device::publish_endpoint(Peer& peer, const Endpoint& endpoint) {
-  const Endpoint* fresh = new Endpoint{endpoint};  // first: without memory nothing has happened
+  // First: without memory nothing has happened.
+  if (unretired_endpoints_.size() == unretired_endpoints_.capacity()) throw std::bad_alloc{};
+  const Endpoint* fresh = new Endpoint{endpoint};
   peer.endpoint = endpoint;
   const Endpoint* before = peer.state->endpoint.exchange(fresh, std::memory_order_acq_rel);
   peer.state->endpoint_version.fetch_add(1, std::memory_order_release);
-  engine_.grace().retire([before] { delete before; });
+  if (before != nullptr) free_later(before);
+}
+
+void Device::free_later(const Endpoint* endpoint) {
+  try {
+    engine_.grace().retire([endpoint] { delete endpoint; });
+  } catch (const std::bad_alloc&) {
+    unretired_endpoints_.push_back(endpoint);  // there is room: publish_endpoint() saw to it
+  }
 }
 
 Status Device::check(const DeviceChange& change) const {
@@ -402,6 +414,11 @@ void Device::retry_retiring() {
     const Retiring session = unretired_.back();
     unretired_.pop_back();
     retire_later(session);
+  }
+  for (std::size_t left = unretired_endpoints_.size(); left != 0; --left) {
+    const Endpoint* endpoint = unretired_endpoints_.back();
+    unretired_endpoints_.pop_back();
+    free_later(endpoint);
   }
 }
 

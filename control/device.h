@@ -88,6 +88,7 @@ class Device final : public Configurable {
   void remove_peer(const PublicKey& key);
   void change_allowed_ips(Peer& peer, const PeerChange& change);
   void publish_endpoint(Peer& peer, const Endpoint& endpoint);
+  void free_later(const Endpoint* endpoint);
   void follow(Peer& peer, Serial serial, std::uint64_t counter, const Endpoint& endpoint);
   [[nodiscard]] PeerView view_of(const Peer& peer) const;
   [[nodiscard]] Peer* find(PeerId id);
@@ -150,7 +151,8 @@ class Device final : public Configurable {
   std::unordered_map<ReceiverIndex, PeerId> index_owner_;  // handshakes and sessions
   std::vector<SessionSlot> free_sessions_;
   std::vector<Retiring> unretired_;  // that found no memory to wait in for their grace period; tried again
-  std::uint32_t next_session_ = 0;   // slots never used yet begin here
+  std::vector<const Endpoint*> unretired_endpoints_;  // likewise
+  std::uint32_t next_session_ = 0;                    // slots never used yet begin here
   std::size_t live_sessions_ = 0;
   std::vector<std::size_t> sessions_owned_;  // by worker
 

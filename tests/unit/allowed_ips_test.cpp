@@ -388,7 +388,7 @@ TEST(AllowedIps, GivesBackItsMemory) {
     EXPECT_EQ(ips.count(), 0u);
   }
   EXPECT_EQ(full[0], full[1]);
-  EXPECT_GT(full[0], 5000 * 70u);
+  EXPECT_GT(full[0], 5000 * 60u);
   EXPECT_LT(full[0], 5000 * 200u);
   EXPECT_LT(ips.octets(), 5000 * 50u);  // entries stay for use again, nodes do not
 }
