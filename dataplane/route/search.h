@@ -64,10 +64,10 @@ template <class Buckets, class Key>
       const std::uint8_t i = walking[w];
       const Ref<Key> to = *next[i];
       at[i] = to;
-      // Into L2: two lines side by side then come almost as one (README.md).
-      const auto* block = static_cast<const std::uint8_t*>(to.block());
-      __builtin_prefetch(block, 0, 2);
-      if constexpr (sizeof(Key) > 4) __builtin_prefetch(block + 64, 0, 2);
+      // Into L2: two lines side by side then come almost as one (README.md). A number: there may be no block.
+      const auto block = reinterpret_cast<std::uintptr_t>(to.block());
+      __builtin_prefetch(reinterpret_cast<const void*>(block), 0, 2);
+      if constexpr (sizeof(Key) > 4) __builtin_prefetch(reinterpret_cast<const void*>(block + 64), 0, 2);
       walking[still] = i;
       still += to.is_node();
       in_bucket[buckets] = i;
