@@ -470,7 +470,8 @@ TEST(IpStack, CarriesUdpBesideTheNodesDatagrams) {
 }
 
 // Goal: a full queue of the node costs time, never octets, and is no reason for a timeout.
-// Method: small queues, twenty connections at a time, in both driving modes.
+// Method: small queues, many connections at a time, in both driving modes. With threads octets are lost on the way, and
+// TCP's timers bring them again: that takes its time on a busy machine.
 TEST(IpStack, ManyConnectionsOverSmallQueuesLoseNothing) {
   for (const unsigned workers : {0u, 1u}) {
     NodeOptions a, b;
@@ -478,7 +479,7 @@ TEST(IpStack, ManyConnectionsOverSmallQueuesLoseNothing) {
     a.queue = b.queue = workers == 0 ? 16 : 64;  // a thread does not wait for us: what we do not take in time is lost
     World world{std::move(a), std::move(b)};
     TcpListener listener = std::move(*world.server->listen(80));
-    std::vector<Mover> clients(20), servers;
+    std::vector<Mover> clients(workers == 0 ? 20 : 8), servers;
     for (Mover& client : clients) {
       client.out = pattern(60'000, 3);
       client.socket = std::move(*world.client->connect(world.server_v6(80)));
@@ -489,9 +490,9 @@ TEST(IpStack, ManyConnectionsOverSmallQueuesLoseNothing) {
           std::size_t done = 0;
           for (auto* side : {&clients, &servers})
             for (Mover& mover : *side) mover.move(), done += mover.ended && mover.sent == mover.out.size() ? 1 : 0;
-          return done == 40;
+          return done == 2 * clients.size();
         },
-        std::chrono::seconds{40}))
+        std::chrono::seconds{120}))
         << "workers " << workers;
     for (const Mover& client : clients) EXPECT_TRUE(client.in == pattern(30'000, 4)) << client.failure;
     for (const Mover& server : servers) EXPECT_TRUE(server.in == pattern(60'000, 3)) << server.failure;
