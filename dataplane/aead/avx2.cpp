@@ -172,7 +172,12 @@ INLINE void transpose(Vector x[8]) {
   WG_PAIR(2, 3, 6, 7, 8, 9, 14, 15) w1                                                                                        \
   WG_PAIR(0, 1, 5, 6, 8, 9, 15, 12) w2 WG_CHANGE(256, 288, 192, 224)    /* diagonals 0 and 1; from here words 8 and 9 */      \
   WG_PAIR(2, 3, 7, 4, 8, 9, 13, 14) w3
-INLINE void ten_double_rounds(Vector x[16], LoopMemory& memory) {
+#if defined(__SANITIZE_THREAD__)  // its calls between the loading of one register and of the next would overwrite the first
+__attribute__((noinline, no_sanitize("thread"))) static
+#else
+INLINE
+#endif
+void ten_double_rounds(Vector x[16], LoopMemory& memory) {
   register Vector y0 __asm__("ymm0") = x[0], y1 __asm__("ymm1") = x[1], y2 __asm__("ymm2") = x[2], y3 __asm__("ymm3") = x[3];
   register Vector y4 __asm__("ymm4") = x[4], y5 __asm__("ymm5") = x[5], y6 __asm__("ymm6") = x[6], y7 __asm__("ymm7") = x[7];
   register Vector y8 __asm__("ymm8") = x[8], y9 __asm__("ymm9") = x[9], y12 __asm__("ymm12") = x[12], y13 __asm__("ymm13") = x[13];
