@@ -64,7 +64,7 @@ while_echoing() { # WHAT COMMAND...: runs it between two seconds of echoes
   "$@" >"$lab_dir/out"
   end=$(date +%s.%N)
   sleep 1
-  kill -INT "$pinger"
+  pkill -INT -x ping # of this sandbox's processes; it says what was lost
   wait "$pinger" || :
   sent=$(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) received.*/\1 \2/p' "$lab_dir/echoes")
   sed -n 's/.*time=\([0-9.]*\) ms/\1/p' "$lab_dir/echoes" >"$lab_dir/times"
