@@ -27,15 +27,20 @@ constexpr Duration kShortest = std::chrono::milliseconds{20}, kLongest = std::ch
 
 }  // namespace
 
+template <class Job>
+void Worker::launch(Lane<Job>& lane, std::size_t jobs) {
+  const std::size_t parts = link_.spread.launch(lane, jobs);
+  link_.counters.parts_spread.add(parts);
+  watch_.parts += parts;
+}
+
 void Worker::open_with_helpers(Burst& burst) {
   Spread& spread = link_.spread;
   if (!burst.empty()) {
     Flight<OpenJob>& flight = spread.opening.next();
     flight.burst.take_from(burst);
     flight.period = period_;
-    const std::size_t parts = spread.launch(spread.opening, prepare_open(flight.burst, flight.jobs.data()));
-    link_.counters.parts_spread.add(parts);
-    watch_.parts += parts;
+    launch(spread.opening, prepare_open(flight.burst, flight.jobs.data()));
   }
   if (spread.sealing.full() || !spread.opening.oldest_done()) return;
   Flight<OpenJob>& flight = spread.opening.oldest();
@@ -54,9 +59,7 @@ void Worker::transmit_with_helpers(Burst& burst) {
     flight.burst.take_from(burst);
     flight.period = period_;
     if (moves_count_ != 0) keep_endpoints(flight.burst);
-    const std::size_t parts = spread.launch(spread.sealing, prepare_seal(flight.burst, flight.jobs.data()));
-    link_.counters.parts_spread.add(parts);
-    watch_.parts += parts;
+    launch(spread.sealing, prepare_seal(flight.burst, flight.jobs.data()));
   }
   for (; spread.sealing.oldest_done(); spread.sealing.pop()) {
     worked_ = true;

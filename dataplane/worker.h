@@ -102,6 +102,8 @@ class Worker {
 
   // spread.cpp
   [[nodiscard]] bool in_flight() const { return lending_ || !link_.spread.empty(); }
+  template <class Job>
+  void launch(Lane<Job>& lane, std::size_t jobs);
   void open_with_helpers(Burst& burst);
   void transmit_with_helpers(Burst& burst);
   void keep_endpoints(Burst& burst);

@@ -6,43 +6,10 @@
 # Prints what `wg addconf` and `wg show dump` took, octets of the relay's memory a peer (each with an endpoint, a /32 and
 # a /128, no session), and what became of the echoes meanwhile: lost, median, 99 %, longest.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck source=deploy/common.sh
-source "$root/deploy/common.sh"
-# shellcheck source=deploy/lab.sh
-source "$root/deploy/lab.sh"
+# shellcheck source=bench/compare/relay.sh
+source "$(dirname "${BASH_SOURCE[0]}")/relay.sh"
 peers=${1:-1000000}
 
-end_conf() { # NAME ADDRESS ENDPOINT
-  cat <<EOF
-[Interface]
-PrivateKey = $(private "$1")
-Address = $2/24
-[Peer]
-PublicKey = $(public relay)
-AllowedIPs = 10.77.0.0/24
-Endpoint = $3:51820
-PersistentKeepalive = 25
-EOF
-}
-relay_conf() {
-  cat <<EOF
-[Interface]
-PrivateKey = $(private relay)
-ListenPort = 51820
-Address = 10.77.0.1/24
-[Engine]
-Workers = 1
-Forward = all
-Peers = $((peers + 8))
-[Peer]
-PublicKey = $(public alice)
-AllowedIPs = 10.77.0.2/32
-[Peer]
-PublicKey = $(public bob)
-AllowedIPs = 10.77.0.3/32
-EOF
-}
 many_conf() { # peers that nobody is
   python3 - "$peers" <<'EOF'
 import base64, os, sys
@@ -52,7 +19,6 @@ for i in range(int(sys.argv[1])):
 EOF
 }
 resident() { awk '/^VmRSS/ { print $2 * 1024 }' "/proc/$(pgrep -n -x wireplane)/status"; }
-quantile() { sort -n | awk -v q="$1" '{ v[NR] = $1 } END { i = int(q * NR + 0.999999); print v[i < 1 ? 1 : i] }'; }
 
 while_echoing() { # WHAT COMMAND...: runs it between two seconds of echoes
   local what=$1 begin end pinger sent
@@ -67,25 +33,17 @@ while_echoing() { # WHAT COMMAND...: runs it between two seconds of echoes
   pkill -INT -x ping # of this sandbox's processes; it says what was lost
   wait "$pinger" || :
   sent=$(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) received.*/\1 \2/p' "$lab_dir/echoes")
-  sed -n 's/.*time=\([0-9.]*\) ms/\1/p' "$lab_dir/echoes" >"$lab_dir/times"
+  times "$lab_dir/echoes" >"$lab_dir/times"
   awk -v what="$what" -v s="$(awk "BEGIN { print $end - $begin }")" -v sent="$sent" -v median="$(quantile 0.5 <"$lab_dir/times")" \
     -v high="$(quantile 0.99 <"$lab_dir/times")" -v longest="$(quantile 1 <"$lab_dir/times")" 'BEGIN { split(sent, n, " ")
     printf "%-14s %6.2f s   echoes: %d of %d lost, median %s ms, 99 %% %s ms, longest %s ms\n", what, s, n[1] - n[2], n[1], median, high, longest }'
 }
 
-[[ -n ${WIREPLANE_LAB:-} ]] || build release wireplane
-lab_enter "$@"
-host alice relay bob
-wire relay 192.0.2.1/24 alice 192.0.2.2/24
-wire relay 198.51.100.1/24 bob 198.51.100.2/24
-end_conf alice 10.77.0.2 192.0.2.1 >"$lab_dir/alice.conf"
-end_conf bob 10.77.0.3 198.51.100.1 >"$lab_dir/bob.conf"
-relay_conf >"$lab_dir/relay.conf"
+lab_of_two_ends "$@"
+relay_conf "Peers = $((peers + 8))" >"$lab_dir/relay.conf"
 many_conf >"$lab_dir/many.conf"
-peer_up alice "$lab_dir/alice.conf"
-peer_up bob "$lab_dir/bob.conf"
 relay_up relay "$lab_dir/relay.conf"
-wait_for 20 at alice ping -q -n -c 1 -W 1 10.77.0.3 || die "no way through the relay"
+echoes_pass
 before=$(resident)
 while_echoing "nothing" sleep 2
 while_echoing "wg addconf" at relay wg addconf relay "$lab_dir/many.conf"

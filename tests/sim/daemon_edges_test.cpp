@@ -92,35 +92,13 @@ namespace {
 
 const auto* const kLaw = every_test_accounts();
 
-std::string output_of(const std::string& command) {
-  std::string text;
-  std::array<char, 4096> octets{};
-  if (std::FILE* pipe = ::popen(command.c_str(), "r")) {
-    while (std::fgets(octets.data(), octets.size(), pipe) != nullptr) text += octets.data();
-    ::pclose(pipe);
-  }
-  return text;
-}
-
-std::string peer_text(const std::string& allowed, std::uint8_t number = 1) {
-  PublicKey key;
-  key.octets[0] = number;
-  return "[Peer]\nPublicKey = " + std::string{to_base64(key).view()} + "\nAllowedIPs = " + allowed + "\n";
-}
-
-class DaemonEdges : public testing::Test {
+class DaemonEdges : public DaemonTest {
  protected:
-  void SetUp() override {
-    if (!lab) GTEST_SKIP() << lab.why_not();
-  }
   void TearDown() override {
     no_signalfd = no_eventfd = false;
     ::unsetenv("WG_AEAD");
-    if (!lab) return;
-    ::unlink(kNoThreads);
-    if (lab.running()) {
-      EXPECT_EQ(lab.end(), kExitDone) << lab.log();
-    }
+    if (lab) ::unlink(kNoThreads);
+    DaemonTest::TearDown();
   }
   // A file of our own: [Interface] with `interface`, [Engine] with `engine`.
   void write(const std::string& interface, const std::string& engine = "", const std::string& more = "") {
@@ -132,12 +110,6 @@ class DaemonEdges : public testing::Test {
                             << more;
     ::chmod(lab.file.c_str(), 0600);
   }
-  void refuses(const std::string& because) {
-    EXPECT_FALSE(lab.start()) << lab.log();
-    EXPECT_NE(lab.log().find(because), std::string::npos) << because << "\n--- in ---\n" << lab.log();
-    EXPECT_EQ(lab.end(), kExitFailed);
-  }
-  DaemonLab lab;
 };
 
 // Goal: a device port gets everything that the file says of it, the daemon polls it and tells its news, and ends in

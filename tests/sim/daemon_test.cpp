@@ -18,39 +18,12 @@ namespace {
 
 const auto* const kLaw = every_test_accounts();
 
-std::string output_of(const std::string& command) {
-  std::string text;
-  std::array<char, 4096> octets{};
-  if (std::FILE* pipe = ::popen(command.c_str(), "r")) {
-    while (std::fgets(octets.data(), octets.size(), pipe) != nullptr) text += octets.data();
-    ::pclose(pipe);
-  }
-  return text;
-}
-
-std::string peer_text(const std::string& allowed, std::uint8_t number = 1) {
-  PublicKey key;
-  key.octets[0] = number;
-  return "[Peer]\nPublicKey = " + std::string{to_base64(key).view()} + "\nAllowedIPs = " + allowed + "\n";
-}
-
-class DaemonRuns : public testing::Test {
+class DaemonRuns : public DaemonTest {
  protected:
-  void SetUp() override {
-    if (!lab) GTEST_SKIP() << lab.why_not();
-  }
-  void TearDown() override {
-    if (lab && lab.running()) {
-      EXPECT_EQ(lab.end(), kExitDone) << lab.log();
-    }
-  }
   void refuses(const std::string& because) {
-    EXPECT_FALSE(lab.start()) << lab.log();
-    EXPECT_NE(lab.log().find(because), std::string::npos) << because << "\n--- in ---\n" << lab.log();
-    EXPECT_EQ(lab.end(), kExitFailed);
+    DaemonTest::refuses(because);
     EXPECT_EQ(output_of("ip link show dev wg0 2>/dev/null"), "") << "nothing is left behind";
   }
-  DaemonLab lab;
 };
 
 // Goal: Table = auto: a route for each allowed IP; a default route goes to a table of its own that only packets without

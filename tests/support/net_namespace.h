@@ -48,6 +48,12 @@ class NetNamespace {
   // A command of the host (ip, ethtool ...), run inside; true: it succeeded.
   static bool run(const std::string& command) { return std::system((command + " >/dev/null").c_str()) == 0; }
 
+  // Moves an interface of the thread's namespace into this one.
+  [[nodiscard]] bool take_in(const std::string& interface) const {
+    return run("ip link set " + interface + " netns /proc/" + std::to_string(::getpid()) + "/fd/" +
+               std::to_string(own_));
+  }
+
   static bool bring_up(const char* interface) {
     const int fd = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     ifreq request{};

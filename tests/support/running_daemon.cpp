@@ -202,4 +202,26 @@ std::size_t DaemonLab::echoes(Node& node, const NodePeer& daemon, std::size_t co
   return back;
 }
 
+void DaemonTest::refuses(const std::string& because) {
+  EXPECT_FALSE(lab.start()) << lab.log();
+  EXPECT_NE(lab.log().find(because), std::string::npos) << because << "\n--- in ---\n" << lab.log();
+  EXPECT_EQ(lab.end(), kExitFailed);
+}
+
+std::string output_of(const std::string& command) {
+  std::string text;
+  std::array<char, 4096> octets{};
+  if (std::FILE* pipe = ::popen(command.c_str(), "r")) {
+    while (std::fgets(octets.data(), octets.size(), pipe) != nullptr) text += octets.data();
+    ::pclose(pipe);
+  }
+  return text;
+}
+
+std::string peer_text(const std::string& allowed, std::uint8_t number) {
+  PublicKey key;
+  key.octets[0] = number;
+  return "[Peer]\nPublicKey = " + std::string{to_base64(key).view()} + "\nAllowedIPs = " + allowed + "\n";
+}
+
 }  // namespace wireplane::test

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "control/cli/daemon.h"
 #include "control/embed/node.h"
 #include "dataplane/base/secret.h"
 #include "tests/support/net_namespace.h"
@@ -63,5 +64,24 @@ class DaemonLab {
   std::string why_not_;
   int pid_ = -1, echo_fd_ = -1;
 };
+
+// A test with a lab: skipped where there can be none; a daemon that still runs at its end ends in order.
+class DaemonTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!lab) GTEST_SKIP() << lab.why_not();
+  }
+  void TearDown() override {
+    if (lab && lab.running()) {
+      EXPECT_EQ(lab.end(), kExitDone) << lab.log();
+    }
+  }
+  void refuses(const std::string& because);  // it does not start, and says so
+  DaemonLab lab;
+};
+
+[[nodiscard]] std::string output_of(const std::string& command);
+// A section [Peer] with a key of that first octet.
+[[nodiscard]] std::string peer_text(const std::string& allowed, std::uint8_t number = 1);
 
 }  // namespace wireplane::test

@@ -19,8 +19,10 @@
 #include "control/address_text.h"
 #include "control/embed/node.h"
 #include "dataplane/base/bytes.h"
+#include "tests/support/clock_ahead.h"
 #include "tests/support/conservation.h"
 #include "tests/support/ip_packets.h"
+#include "tests/support/nodes.h"
 
 struct socket;
 
@@ -58,13 +60,7 @@ int epoll_ctl(int fd, int what, int other, epoll_event* event) noexcept {
              : static_cast<int>(::syscall(SYS_epoll_ctl, fd, what, other, event));
 }
 int clock_gettime(clockid_t clock, timespec* out) noexcept {
-  const long done = ::syscall(SYS_clock_gettime, clock, out);
-  if (clock == CLOCK_BOOTTIME) {
-    const std::int64_t ns = out->tv_nsec + wireplane::ahead_ns;
-    out->tv_sec += ns / 1'000'000'000;
-    out->tv_nsec = ns % 1'000'000'000;
-  }
-  return static_cast<int>(done);
+  return wireplane::test::clock_ahead(clock, out, CLOCK_BOOTTIME, wireplane::ahead_ns);
 }
 
 struct socket* __real_usrsctp_socket(int, int, int, void*, void*, std::uint32_t, void*);
@@ -95,15 +91,10 @@ namespace {
 
 const auto* const kLaw = test::every_test_accounts();
 
+using test::loopback;
 using test::Octets;
-using SteadyClock = std::chrono::steady_clock;
-
-std::unique_ptr<Node> open(NodeOptions options = {}) {
-  auto node = Node::open(std::move(options));
-  EXPECT_TRUE(node) << (node ? "" : node.error().what);
-  return node ? std::move(*node) : nullptr;
-}
-std::string loopback(const Node& node) { return "127.0.0.1:" + std::to_string(node.port()); }
+using test::open;
+using test::SteadyClock;
 
 // Two nodes, `b` reachable from `a`, and one session between them.
 struct Pair {

@@ -20,8 +20,10 @@
 
 #include "control/address_text.h"
 #include "control/embed/ip_stack.h"
+#include "tests/support/clock_ahead.h"
 #include "tests/support/failing_new.h"
 #include "tests/support/ip_packets.h"
+#include "tests/support/nodes.h"
 
 namespace wireplane {
 namespace {
@@ -35,13 +37,7 @@ std::atomic<long> lwip_allocations_left{-1};  // -1: as many as it likes
 }  // namespace wireplane
 
 extern "C" int clock_gettime(clockid_t clock, timespec* out) noexcept {
-  const long done = ::syscall(SYS_clock_gettime, clock, out);
-  if (clock == CLOCK_MONOTONIC) {
-    const std::int64_t ns = out->tv_nsec + wireplane::clock_ahead_ns;
-    out->tv_sec += ns / 1'000'000'000;
-    out->tv_nsec = ns % 1'000'000'000;
-  }
-  return static_cast<int>(done);
+  return wireplane::test::clock_ahead(clock, out, CLOCK_MONOTONIC, wireplane::clock_ahead_ns);
 }
 extern "C" ssize_t getrandom(void* out, std::size_t size, unsigned flags) {
   const int fixed = wireplane::fixed_random;
@@ -77,12 +73,6 @@ using test::address;
 using test::Octets;
 
 Prefix prefix(std::string_view text) { return *parse_prefix(text); }
-
-std::unique_ptr<Node> open_node() {
-  auto node = Node::open();
-  EXPECT_TRUE(node) << (node ? "" : node.error().what);
-  return std::move(*node);
-}
 
 // A server at 10.9.0.2 and its client at 10.9.0.1, and `raw`: a node without a stack, which may say that it is any of
 // 10.9.9.0/24, 10.9.0.2 (the server itself), 127.0.0.0/8 and fd99::/16.
@@ -142,7 +132,7 @@ struct World {
     return {std::move(ours), std::move(theirs)};
   }
 
-  std::unique_ptr<Node> client_node = open_node(), server_node = open_node(), raw = open_node();
+  std::unique_ptr<Node> client_node = test::open(), server_node = test::open(), raw = test::open();
   NodePeer server_at_raw;
   std::unique_ptr<IpStack> client, server;
   std::vector<Octets> heard;  // by raw
@@ -249,7 +239,7 @@ struct ByHand {
 
 // Goal: a stack that cannot have what it needs of the system is refused with the call that failed, and nothing stays.
 TEST(IpStackEdges, WithoutDescriptorsAStackIsRefused) {
-  const auto node = open_node();
+  const auto node = test::open();
   struct Case {
     std::atomic<int>& refuse;
     const char* what;
@@ -295,7 +285,7 @@ TEST(IpStackEdges, SpeaksFromTheAddressThatFits) {
   EXPECT_EQ(world.client->connect(IpEndpoint{Address{}, 80}).error().code, EINVAL);
   EXPECT_EQ(world.client->connect("[::1.2.3.4]:80").error().code, EINVAL);
 
-  const auto node = open_node();
+  const auto node = test::open();
   const auto alone = std::move(*IpStack::open(*node));  // has its key's address only
   EXPECT_EQ(alone->connect("[2a00::9]:80")->local().address, node->address());
   const TcpListener one = std::move(*world.client->listen(81, address("fd66:1::1")));
@@ -372,7 +362,7 @@ TEST(IpStackEdges, HandlesOfNothingAnswer) {
   EXPECT_EQ(udp.port(), 7);
   const std::uint8_t octet[1] = {1};
   EXPECT_EQ(udp.send({address("127.0.0.1"), 7}, octet).error().code, EINVAL);
-  const auto node = open_node();
+  const auto node = test::open();
   auto only_v6 = std::move(*IpStack::open(*node));
   UdpSocket left = std::move(*only_v6->bind(9));
   EXPECT_EQ(left.send({address("10.9.0.2"), 7}, octet).error().code, EADDRNOTAVAIL);
@@ -601,7 +591,7 @@ TEST(IpStackEdges, OtherwiseMayEndTheStack) {
                                             ++others;
                                             if (in.datagram && others > 2) world.server.reset();
                                           }}));
-  const auto node = open_node();
+  const auto node = test::open();
   const auto another = std::move(*IpStack::open(*node));
   UdpSocket elsewhere = std::move(*another->bind(kDatagramPort));  // the same port, of another stack
   const std::uint8_t octets[4] = {};
@@ -687,7 +677,7 @@ TEST(IpStackEdges, WithoutMemoryNothingIsHalfMade) {
     }
   }
   EXPECT_TRUE(world.until([&] { return world.server->stats().connections == 0; }));
-  EXPECT_TRUE(IpStack::open(*open_node()));
+  EXPECT_TRUE(IpStack::open(*test::open()));
 }
 
 // Goal: a connection that arrives without memory is refused and counted; later ones are served.

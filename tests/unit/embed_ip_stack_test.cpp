@@ -15,12 +15,13 @@
 
 #include "control/address_text.h"
 #include "dataplane/wire/inner_ip.h"
+#include "tests/support/nodes.h"
 
 namespace wireplane {
 namespace {
 
 using Octets = std::vector<std::uint8_t>;
-using SteadyClock = std::chrono::steady_clock;
+using test::SteadyClock;
 
 Octets pattern(std::size_t count, unsigned seed = 1) {
   std::mt19937 random{seed};
@@ -35,18 +36,12 @@ std::atomic<unsigned> fail_each{0}, allocations{0};
 Prefix prefix(std::string_view text) { return *parse_prefix(text); }
 Address address(std::string_view text) { return *parse_address(text); }
 
-std::unique_ptr<Node> open_node(NodeOptions options = {}) {
-  auto node = Node::open(std::move(options));
-  EXPECT_TRUE(node) << (node ? "" : node.error().what);
-  return node ? std::move(*node) : nullptr;
-}
-
 // A client and a server that know each other: 10.9.0.1 and 10.9.0.2, beside the addresses of their keys.
 struct World {
   explicit World(NodeOptions client_options = {}, NodeOptions server_options = {}, IpStackOptions client_stack = {},
                  IpStackOptions server_stack = {}) {
-    client_node = open_node(std::move(client_options));
-    server_node = open_node(std::move(server_options));
+    client_node = test::open(std::move(client_options));
+    server_node = test::open(std::move(server_options));
     const Endpoint there = *parse_endpoint("127.0.0.1:" + std::to_string(server_node->port()), interface_index_of_host);
     server_at_client =
         *client_node->add_peer(server_node->key(), {.endpoint = there, .allowed_ips = {prefix("10.9.0.2/32")}});
@@ -226,7 +221,7 @@ TEST(IpStack, RefusesWhatMakesNoSense) {
   EXPECT_EQ(world.client->connect(world.server_v4(80), world.client_node->address()).error().code, EADDRNOTAVAIL);
   EXPECT_EQ(world.client->listen(80, address("10.9.0.7")).error().code, EADDRNOTAVAIL);
 
-  const auto node = open_node();
+  const auto node = test::open();
   EXPECT_EQ(IpStack::open(*node, {.addresses = {address("10.0.0.1"), address("10.0.0.2")}}).error().code, EINVAL);
   EXPECT_EQ(IpStack::open(*node, {.addresses = {address("fe80::1")}}).error().code, EINVAL);
   EXPECT_EQ(IpStack::open(*node, {.addresses = {Address{}}}).error().code, EINVAL);
@@ -259,7 +254,7 @@ TEST(IpStack, RefusesWhatMakesNoSense) {
 // refusal by whichever interface comes first. A host that is not there is a matter of the deadline.
 // Method: a third stack that was there first and could have every address; both families; then no peer has the address.
 TEST(IpStack, TellsRefusedFromUnreachable) {
-  const auto first_node = open_node();
+  const auto first_node = test::open();
   const auto first = std::move(*IpStack::open(*first_node, {.addresses = {address("10.9.0.7")}}));
   World world;
   for (const IpEndpoint& to : {world.server_v4(81), world.server_v6(81)}) {
@@ -530,7 +525,7 @@ TEST(IpStack, GarbageFromAPeerHarmsNothing) {
   World world;
   Connected two{world};
   UdpSocket udp = std::move(*world.server->bind(7));
-  const auto evil_node = open_node();
+  const auto evil_node = test::open();
   const NodePeer evil = *world.server_node->add_peer(evil_node->key(), {.allowed_ips = {prefix("10.9.9.0/24")}});
   const Endpoint there =
       *parse_endpoint("127.0.0.1:" + std::to_string(world.server_node->port()), interface_index_of_host);

@@ -19,20 +19,15 @@
 
 #include "control/embed/node.h"
 #include "tests/support/leaving.h"
+#include "tests/support/nodes.h"
 
 namespace wireplane {
 namespace {
 
 using Octets = std::vector<std::uint8_t>;
-using SteadyClock = std::chrono::steady_clock;
-
-std::unique_ptr<Node> open(NodeOptions options = {}) {
-  auto node = Node::open(std::move(options));
-  EXPECT_TRUE(node) << (node ? "" : node.error().what);
-  return node ? std::move(*node) : nullptr;
-}
-
-std::string loopback(const Node& node) { return "127.0.0.1:" + std::to_string(node.port()); }
+using test::loopback;
+using test::open;
+using test::SteadyClock;
 
 template <class Reached>
 bool until(std::initializer_list<Node*> nodes, Reached reached,

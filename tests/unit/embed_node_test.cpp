@@ -16,6 +16,7 @@
 #include "control/noise/base64.h"
 #include "dataplane/wire/checksum.h"
 #include "tests/support/conservation.h"
+#include "tests/support/nodes.h"
 
 namespace wireplane {
 namespace {
@@ -23,18 +24,13 @@ namespace {
 const auto* const kLaw = test::every_test_accounts();  // packet.h's, of every node that ends
 
 using Octets = std::vector<std::uint8_t>;
-using SteadyClock = std::chrono::steady_clock;
+using test::open;
+using test::SteadyClock;
 
 // A peer takes one initiation in 20 ms (P18 of the protocol); the next comes 5 s later.
 void outlive_the_flood_limit() { std::this_thread::sleep_for(std::chrono::milliseconds{25}); }
 
 Octets text(std::string_view words) { return {words.begin(), words.end()}; }
-
-std::unique_ptr<Node> open(NodeOptions options = {}) {
-  auto node = Node::open(std::move(options));
-  EXPECT_TRUE(node) << (node ? "" : node.error().what);
-  return node ? std::move(*node) : nullptr;
-}
 
 Endpoint loopback(const Node& node) {
   return *parse_endpoint("127.0.0.1:" + std::to_string(node.port()), interface_index_of_host);

@@ -15,12 +15,15 @@
 
 #include "control/address_text.h"
 #include "control/embed/node.h"
+#include "tests/support/nodes.h"
 
 namespace wireplane {
 namespace {
 
 using Octets = std::vector<std::uint8_t>;
-using SteadyClock = std::chrono::steady_clock;
+using test::loopback;
+using test::open;
+using test::SteadyClock;
 
 Octets text(std::string_view words) { return {words.begin(), words.end()}; }
 
@@ -29,14 +32,6 @@ Octets pattern(std::size_t count, unsigned seed = 1) {
   for (std::size_t i = 0; i < count; ++i) octets[i] = static_cast<std::uint8_t>((i * 131 + i / 251 + seed) & 0xff);
   return octets;
 }
-
-std::unique_ptr<Node> open(NodeOptions options = {}) {
-  auto node = Node::open(std::move(options));
-  EXPECT_TRUE(node) << (node ? "" : node.error().what);
-  return node ? std::move(*node) : nullptr;
-}
-
-std::string loopback(const Node& node) { return "127.0.0.1:" + std::to_string(node.port()); }
 
 // Two nodes that know each other; `ab` is b as a knows it.
 struct Pair {

@@ -683,22 +683,29 @@ TEST(EthdevPort, DISABLED_MemifEcho) {
   }
 }
 
-// Goal: two engines talk over shared memory, find each other by ARP and neighbour discovery, in both families, and no
-// buffer is lost. Method: an echo in a second process; datagrams out and back until enough have returned.
-TEST(EthdevPort, TalksToAnotherProcessOverMemif) {
-  WG_MODULE_OR_SKIP();
-  const std::string socket = std::filesystem::temp_directory_path() / ("wireplane-memif-" + std::to_string(::getpid()));
+// One of the disabled tests above and below, in a process of its own, as a memif's server at `socket`; when that is
+// there.
+pid_t other_end(const std::string& test, const std::string& socket) {
   const pid_t child = ::fork();
   if (child == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     ::setenv(kMemifEnvironment, socket.c_str(), 1);
     ::execl("/proc/self/exe", "ethdev_port_test", "--gtest_also_run_disabled_tests",
-            "--gtest_filter=*.DISABLED_MemifEcho", "--gtest_brief=1", nullptr);
+            ("--gtest_filter=*." + test).c_str(), "--gtest_brief=1", nullptr);
     ::_exit(1);
   }
-  ASSERT_GT(child, 0);
   for (int i = 0; i < 1000 && !std::filesystem::exists(socket); ++i) ::usleep(10'000);  // a client needs its server
   ::usleep(100'000);
+  return child;
+}
+
+// Goal: two engines talk over shared memory, find each other by ARP and neighbour discovery, in both families, and no
+// buffer is lost. Method: an echo in a second process; datagrams out and back until enough have returned.
+TEST(EthdevPort, TalksToAnotherProcessOverMemif) {
+  WG_MODULE_OR_SKIP();
+  const std::string socket = std::filesystem::temp_directory_path() / ("wireplane-memif-" + std::to_string(::getpid()));
+  const pid_t child = other_end("DISABLED_MemifEcho", socket);
+  ASSERT_GT(child, 0);
   auto set = open_set_or_fail(memif_set(socket, "client", kA4, kA6));
   ASSERT_TRUE(set);
   auto device = set->take_outer();
@@ -761,17 +768,8 @@ TEST(EthdevPort, FramesInSeveralBuffersAreRefusedWhole) {
   WG_MODULE_OR_SKIP();
   const std::string socket =
       std::filesystem::temp_directory_path() / ("wireplane-memif-l" + std::to_string(::getpid()));
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    ::setenv(kMemifEnvironment, socket.c_str(), 1);
-    ::execl("/proc/self/exe", "ethdev_port_test", "--gtest_also_run_disabled_tests",
-            "--gtest_filter=*.DISABLED_MemifLargeFrames", "--gtest_brief=1", nullptr);
-    ::_exit(1);
-  }
+  const pid_t child = other_end("DISABLED_MemifLargeFrames", socket);
   ASSERT_GT(child, 0);
-  for (int i = 0; i < 1000 && !std::filesystem::exists(socket); ++i) ::usleep(10'000);
-  ::usleep(100'000);
   auto set = open_set_or_fail(memif_set(socket, "client", kA4, kA6));
   ASSERT_TRUE(set);
   auto device = set->take_outer();

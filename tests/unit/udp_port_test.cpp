@@ -173,8 +173,7 @@ TEST(UdpPort, LinkLocalPeersAreReachedByTheirInterface) {
   NetNamespace right;
   ASSERT_TRUE(right);
   left.enter();
-  ASSERT_TRUE(NetNamespace::run("ip link set vb netns /proc/" + std::to_string(::getpid()) + "/fd/" +
-                                std::to_string(right.fd())));
+  ASSERT_TRUE(right.take_in("vb"));
   ASSERT_TRUE(NetNamespace::run("sysctl -qw net.ipv6.conf.va.accept_dad=0 && ip link set va up"));
   auto a = open_or_fail({});
   right.enter();

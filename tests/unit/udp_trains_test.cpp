@@ -186,8 +186,7 @@ TEST(UdpTrains, WhatTheLinkRefusesLeavesOneByOne) {
   NetNamespace right;
   ASSERT_TRUE(right);
   left.enter();
-  ASSERT_TRUE(NetNamespace::run("ip link set vb netns /proc/" + std::to_string(::getpid()) + "/fd/" +
-                                std::to_string(right.fd())));
+  ASSERT_TRUE(right.take_in("vb"));
   ASSERT_TRUE(NetNamespace::run("ip link set va mtu 1280 up && ip addr add 10.0.0.1/24 dev va"));
   auto a = open_or_fail();
   right.enter();
@@ -383,8 +382,7 @@ TEST(UdpTrains, MixedTrafficOverALinkThatCutsTrainsItself) {
   NetNamespace right;
   ASSERT_TRUE(right);
   left.enter();
-  ASSERT_TRUE(NetNamespace::run("ip link set vb netns /proc/" + std::to_string(::getpid()) + "/fd/" +
-                                std::to_string(right.fd())));
+  ASSERT_TRUE(right.take_in("vb"));
   ASSERT_TRUE(
       NetNamespace::run("ethtool -K va tso off tx-udp-segmentation off && ip link set va up && "
                         "ip addr add 10.0.0.1/24 dev va"));
