@@ -29,7 +29,8 @@ struct Stack {
   Instant ticked{};
   std::uintptr_t next_handle = 1;
   std::unordered_map<std::uintptr_t, SctpEnd*> ends;
-  std::vector<SctpEnd*> woken, acking;
+  std::vector<SctpEnd*> woken, acking, hoping;
+  Instant looked{};                                        // at those that hope
   std::array<std::uint8_t, SctpEnd::kMostMessage> room{};  // where a message is read to
 };
 
@@ -54,6 +55,7 @@ void advance_timers(Stack& s) {
   ::usrsctp_handle_timers(static_cast<std::uint32_t>(std::min<std::int64_t>(passed.count(), 1 << 30)));
 }
 
+constexpr Duration kBetweenLooks = 250ms, kPatience = 1s;
 constexpr std::size_t kChecksumAt = 8;
 constexpr unsigned kMostAcksInOne = 16;  // so that a sender hears of every 32nd packet at least
 
@@ -125,6 +127,21 @@ SctpStack::Use::Use() {
   if (stack().forked) return;
   stack().mutex.lock();
   advance_timers(stack());
+  look_at_those_that_hope();
+}
+
+// Backwards: whoever hopes no more leaves its place to the last one.
+void SctpStack::look_at_those_that_hope() {
+  Stack& s = stack();
+  if (s.hoping.empty() || s.ticked - s.looked < kBetweenLooks) return;
+  s.looked = s.ticked;
+  for (std::size_t i = s.hoping.size(); i-- != 0;) {
+    SctpEnd& end = *s.hoping[i];
+    if (s.ticked - end.heard_ >= kPatience) end.listen_for_the_end();
+    if (end.hoping_) continue;
+    s.hoping[i] = s.hoping.back();
+    s.hoping.pop_back();
+  }
 }
 
 SctpStack::Use::~Use() {
@@ -150,6 +167,7 @@ Result<std::unique_ptr<SctpEnd>> SctpEnd::open(SctpUser& user, const SctpOptions
   Stack& s = stack();
   s.woken.reserve(s.ends.size() + 1);  // usrsctp calls back: nothing may be thrown through it
   s.acking.reserve(s.ends.size() + 1);
+  s.hoping.reserve(s.ends.size() + 1);
   s.ends.emplace(end->handle_, end.get());
   ::usrsctp_register_address(reinterpret_cast<void*>(end->handle_));
   if (Status done = end->configure(); !done) return done.error();
@@ -191,6 +209,7 @@ SctpEnd::~SctpEnd() {
   stack().ends.erase(handle_);
   std::erase(stack().woken, this);
   std::erase(stack().acking, this);
+  std::erase(stack().hoping, this);
 }
 
 // Ends the association, not us; the next send() begins another one.
@@ -204,6 +223,29 @@ void SctpEnd::abort() {
 void SctpEnd::associate() {
   sockaddr_conn address = address_of_end(handle_);
   ::usrsctp_connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address);  // EISCONN: good
+  hope();
+}
+
+void SctpEnd::hope() {
+  begun_ = true;
+  if (std::exchange(hoping_, true)) return;
+  heard_ = stack().ticked;
+  stack().hoping.push_back(this);
+}
+
+// usrsctp may have given up and said so where nobody looked; or not even that, for want of memory. With no room for
+// what arrived its last word stands behind that, and is heard when there is.
+void SctpEnd::listen_for_the_end() {
+  if (!user_.has_room()) return;
+  listening_ = true;
+  take();
+  listening_ = false;
+  if (begun_ && associations() == 0) {
+    begun_ = false;
+    association_ = 0;
+    user_.broken(EHOSTUNREACH);
+  }
+  hoping_ = begun_ && (association_ == 0 || queued() != 0);
 }
 
 // An acknowledgement without gaps is worth nothing once there is a later one: it waits until the end of the Use for
@@ -237,17 +279,24 @@ bool SctpEnd::input(std::span<const std::uint8_t> packet, std::uint8_t ecn) {
   if (packet.size() < 12 || load_be32(packet.data() + kChecksumAt) != crc32c_of_sctp(packet.data(), packet.size()))
     return false;
   ::usrsctp_conninput(reinterpret_cast<void*>(handle_), packet.data(), packet.size(), ecn);
+  heard_ = stack().ticked;
   // usrsctp does not wake writers of this kind of socket. Worth it: room for the largest message, or a quarter.
   if (blocked_ && queued() <= options_.buffer - std::min(options_.buffer, std::max(kMostMessage, options_.buffer / 4)))
     SctpCallbacks::wake(socket_, reinterpret_cast<void*>(handle_), 0);
   return true;
 }
 
+std::size_t SctpEnd::associations() const {
+  std::uint32_t count = 0;
+  socklen_t length = sizeof count;
+  return ::usrsctp_getsockopt(socket_, IPPROTO_SCTP, SCTP_GET_ASSOC_NUMBER, &count, &length) == 0 ? count : 0;
+}
+
 std::size_t SctpEnd::queued() const {
   struct {
     sctp_assoc_t association;
     std::uint32_t to_send, received;
-  } use{};
+  } use{association_, 0, 0};
   socklen_t length = sizeof use;
   const bool known = ::usrsctp_getsockopt(socket_, IPPROTO_SCTP, kSendBufferUse, &use, &length) == 0;
   return known ? use.to_send : 0;
@@ -260,6 +309,7 @@ int SctpEnd::send(std::uint16_t id, std::uint32_t ppid, std::span<const std::uin
   info.snd_ppid = htonl(ppid);
   const ssize_t sent = ::usrsctp_sendv(socket_, octets.data(), octets.size(), reinterpret_cast<sockaddr*>(&to), 1,
                                        &info, sizeof info, SCTP_SENDV_SNDINFO, 0);
+  if (sent >= 0) hope();
   if (sent >= 0) return 0;
   const int code = errno == EWOULDBLOCK || errno == ENOBUFS ? EAGAIN : errno;
   if (code == EAGAIN) blocked_ = true;
@@ -285,29 +335,19 @@ void SctpEnd::take() {
   }
 }
 
+// What no packet said is usrsctp's own verdict: nobody answers.
 void SctpEnd::notified(const void* notification) {
   sctp_assoc_change change;
   std::memcpy(&change, notification, sizeof change);
   if (change.sac_type != SCTP_ASSOC_CHANGE) return;
-  switch (change.sac_state) {
-    case SCTP_RESTART:
-      user_.broken(ECONNRESET);
-      [[fallthrough]];
-    case SCTP_COMM_UP:
-      user_.established(std::min(change.sac_inbound_streams, change.sac_outbound_streams));
-      break;
-    case SCTP_CANT_STR_ASSOC:
-      user_.broken(EHOSTUNREACH);
-      break;
-    case SCTP_COMM_LOST:
-      user_.broken(ECONNRESET);
-      break;
-    case SCTP_SHUTDOWN_COMP:
-      user_.broken(ECONNRESET);
-      break;
-    default:
-      break;
+  if (change.sac_state == SCTP_COMM_UP || change.sac_state == SCTP_RESTART) {
+    association_ = change.sac_assoc_id;
+    if (change.sac_state == SCTP_RESTART) user_.broken(ECONNRESET);
+    return user_.established(std::min(change.sac_inbound_streams, change.sac_outbound_streams));
   }
+  association_ = 0;
+  begun_ = false;
+  user_.broken(listening_ || change.sac_state == SCTP_CANT_STR_ASSOC ? EHOSTUNREACH : ECONNRESET);
 }
 
 }  // namespace wireplane

@@ -8,6 +8,9 @@
 // the first node that needs streams starts usrsctp, the last one ends it. usrsctp starts one thread of its own ("SCTP
 // iterator"), which sleeps for ever, as nothing that it is for is used here.
 //
+// What its timers find out it tells nobody (an upcall follows packets only): ends that wait for an answer and have
+// heard nothing for a second are asked, four times a second, whether their association is still there.
+//
 // Two things are done here in its place, as they cost most: the checksum (crc32c.h), and acknowledgements, of which
 // usrsctp makes one for every second packet: of those that follow each other within a Use only the last one leaves.
 #pragma once
@@ -49,6 +52,9 @@ class SctpStack {
   [[nodiscard]] static Status start();  // counted; within a Use, as stop() is
   static void stop();
   [[nodiscard]] static bool forked();  // from a process that used it: what it holds is not ours, and the lock may hang
+
+ private:
+  static void look_at_those_that_hope();
 };
 
 struct SctpOptions {
@@ -82,6 +88,9 @@ class SctpEnd {
   SctpEnd(SctpUser& user, const SctpOptions& options) : user_{user}, options_{options} {}
   Status configure();
   void notified(const void* notification);
+  void hope();  // for the peer's answer: listen_for_the_end() looks whether usrsctp has given up
+  void listen_for_the_end();
+  [[nodiscard]] std::size_t associations() const;
   [[nodiscard]] std::size_t queued() const;  // octets to be sent, or not acknowledged
   void transmit(std::span<std::uint8_t> packet, std::uint8_t traffic_class);
   void send_ack();
@@ -90,7 +99,12 @@ class SctpEnd {
   const SctpOptions options_;
   std::uintptr_t handle_ = 0;  // what usrsctp knows us by: never used again, so a late packet of its finds nobody
   SctpSocket* socket_ = nullptr;
+  std::uint32_t association_ = 0;  // usrsctp's number of it; 0: not established
   bool woken_ = false, blocked_ = false;
+  bool begun_ = false;                        // something was sent, and usrsctp has not said yet that it was in vain
+  bool hoping_ = false;                       // among those that are looked at, for an answer
+  bool listening_ = false;                    // what usrsctp says now, no packet made it say
+  Instant heard_{};                           // when a packet came last, or hope began
   std::array<std::uint8_t, kBareAck> ack_{};  // the last one, which may yet be replaced by a later one
   std::uint8_t ack_class_ = 0;
   unsigned acks_ = 0;  // that it stands for; 0: none

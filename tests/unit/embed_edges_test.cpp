@@ -31,7 +31,7 @@ namespace {
 
 // How many calls succeed before one fails; -1: all do.
 std::atomic<int> events_left{-1}, timers_left{-1}, epolls_left{-1}, watches_left{-1}, sctp_left{-1};
-std::atomic<std::int64_t> ahead_ns{0};  // of the engine's clock
+std::atomic<std::int64_t> ahead_ns{0};  // of the engine's clock, which never goes back: usrsctp's is the process's
 bool refused(std::atomic<int>& left, int code) {
   if (left < 0 || left-- != 0) return false;
   return errno = code, true;
@@ -104,7 +104,6 @@ struct Pair {
     ba = *b->add_peer(a->key());
     ab = *a->add_peer(b->key_text(), loopback(*b));
   }
-  ~Pair() { ahead_ns = 0; }
   template <class Reached>
   bool until(Reached reached, std::int64_t ahead_each_turn = 0) {
     const auto end = SteadyClock::now() + std::chrono::seconds{15};
@@ -354,6 +353,89 @@ TEST(StreamEdges, SctpThatRefusesIsTold) {
   EXPECT_EQ(pair.a->connect(PublicKey{}).error().code, EINVAL);
   auto [ours, theirs] = pair.stream();
   EXPECT_TRUE(ours.write(Octets(3)));
+}
+
+// Goal: a peer that never answers ends its streams with EHOSTUNREACH in a minute or two, told to an event loop and to
+// whoever reads or writes; the next write begins anew, and succeeds when somebody answers. With and without threads.
+// Method: nobody has the endpoint's port; the engine's clock, which is SCTP's, runs ahead.
+TEST(StreamEdges, APeerThatNeverAnswersIsUnreachable) {
+  for (const unsigned workers : {0u, 1u}) {
+    Pair pair{{.workers = workers}, {.workers = workers}};
+    const std::string nowhere = "127.0.0.1:9";
+    const PublicKey key = pair.b->key();
+    ASSERT_TRUE(pair.a->remove_peer(key));
+    pair.ab = *pair.a->connect(pair.b->key_text(), nowhere);
+    Stream writer = *pair.a->open_stream(pair.ab), reader = *pair.a->open_stream(pair.ab);
+    Stream bell =
+        *pair.a->open_stream(pair.ab);  // its deadline wakes the thread that drives, which sleeps by the host's clock
+    EXPECT_TRUE(writer.write(Octets(100, 1)));
+    Octets room(10);
+    const std::int64_t begun = ahead_ns;
+    std::vector<Stream> told;
+    ASSERT_TRUE(pair.until(
+        [&] {
+          bell.set_deadline(1ns);
+          while (const Stream ready = pair.a->next_ready_stream())
+            if (ready != bell) told.push_back(ready);
+          return told.size() >= 2;
+        },
+        200'000'000));
+    EXPECT_LT(ahead_ns - begun, 150'000'000'000);
+    for (Stream& stream : told) {
+      EXPECT_TRUE(stream == writer || stream == reader);
+      EXPECT_EQ(stream.read(room).error().code, EHOSTUNREACH);
+      EXPECT_EQ(stream.write(room).error().code, EHOSTUNREACH);
+      EXPECT_EQ(stream.write_all(room, 1s).error().code, EHOSTUNREACH);
+      EXPECT_EQ(stream.finish().error().code, EHOSTUNREACH);
+    }
+    // A new stream is a new attempt: in vain, again, for whoever waits in a call; then with somebody there.
+    Stream again = *pair.a->open_stream(pair.ab);
+    EXPECT_TRUE(again.write(Octets(100, 1)));
+    int code = ETIMEDOUT;
+    for (int i = 0; i < 1000 && code == ETIMEDOUT; ++i, ahead_ns += 1'000'000'000) {
+      bell.set_deadline(1ns);
+      code = again.read(room, 2ms).error().code;
+    }
+    EXPECT_EQ(code, EHOSTUNREACH);
+    ASSERT_TRUE(pair.a->add_peer(pair.b->key_text(), loopback(*pair.b)));
+    Stream found = *pair.a->open_stream(pair.ab);
+    EXPECT_TRUE(found.write(Octets(4, 8)));
+    EXPECT_TRUE(pair.until(
+        [&] {
+          bell.set_deadline(1ns);
+          return static_cast<bool>(pair.b->accept_stream());
+        },
+        50'000'000));
+  }
+}
+
+// Goal: a writer whose peer dies hears EHOSTUNREACH in a minute or two, and so does write_all(), which waits for room;
+// a peer that is back is found by the next stream. Method: b is not driven any more, then again.
+TEST(StreamEdges, APeerThatDiesInTheMiddleIsUnreachable) {
+  Pair pair;
+  std::pair<Stream, Stream> both = pair.stream();
+  Stream &ours = both.first, other = *pair.a->open_stream(pair.ab);
+  std::unique_ptr<Node> away = std::move(pair.b);
+  const Octets much(400'000, 3);
+  int code = ETIMEDOUT;
+  for (int i = 0; i < 1000 && code == ETIMEDOUT; ++i, ahead_ns += 1'000'000'000) {
+    const Status wrote = ours.write_all(much, 2ms);
+    ASSERT_FALSE(wrote);
+    code = wrote.error().code;
+  }
+  EXPECT_EQ(code, EHOSTUNREACH);
+  Octets room(10);
+  EXPECT_EQ(other.read(room).error().code, EHOSTUNREACH) << "it shares the association";
+  pair.b = std::move(away);
+  Stream again = *pair.a->open_stream(pair.ab), theirs;
+  EXPECT_TRUE(again.write(Octets(4, 8)));
+  EXPECT_TRUE(pair.until(
+      [&] {
+        while (auto accepted = pair.b->accept_stream()) theirs = *accepted;
+        const auto got = theirs.read(room);
+        return got && got->octets == 4 && room[0] == 8;
+      },
+      20'000'000));
 }
 
 // Goal: a peer that allows fewer streams than we may open: those beyond are reset, the others go on.
