@@ -2,6 +2,9 @@
 
 #include <unistd.h>
 
+#include <array>
+#include <utility>
+
 #include "control/embed/thrifty_pool.h"
 #include "dataplane/session/peer_state.h"
 #include "dataplane/wire/inner_ip.h"
@@ -23,19 +26,32 @@ AppPort::AppPort(std::size_t capacity, FileDescriptor wake, std::function<void()
 }
 
 AppPort::~AppPort() {
-  for (Outbound out; to_tunnel_.pop(out);) release(out.buffer);
-  for (Inbound in; to_app_.pop(in);) release(in.buffer);
-  for (Inbound in; pop_sctp(in);) release(in.buffer);
+  Outbound out;
+  while (to_tunnel_.pop({&out, 1}) != 0) release(out.buffer);
+  Inbound in;
+  while (to_app_.pop({&in, 1}) != 0 || pop_sctp({&in, 1}) != 0) release(in.buffer);
+}
+
+std::size_t AppPort::push(std::span<const Outbound> packets) {
+  const std::lock_guard lock{pushing_};
+  return to_tunnel_.push(packets);
+}
+
+std::size_t AppPort::pop(std::span<Inbound> room) {
+  if (to_app_.size() == 0) return 0;
+  const std::lock_guard lock{popping_};
+  return to_app_.pop(room);
 }
 
 void AppPort::divert_sctp(std::function<void()> ringer) {
-  to_sctp_ = std::make_unique<MpmcRing<Inbound>>(capacity_);
+  to_sctp_ = std::make_unique<BulkRing<Inbound>>(capacity_);
   sctp_ringer_ = std::move(ringer);
 }
 
 void AppPort::ring() const {
   const std::uint64_t one = 1;
   static_cast<void>(!::write(wake_.get(), &one, sizeof one));
+  rung_.store(true, std::memory_order_release);  // behind it: who sees this can read that
 }
 
 void AppPort::pushed() { doorbell_.ring_if_asleep(); }
@@ -53,25 +69,42 @@ void AppPort::receive(Burst& burst, WorkerContext&) {
   if (armed_) {  // we slept
     armed_ = false;
     doorbell_.sleep_end();
-    std::uint64_t rung;
-    static_cast<void>(!::read(wake_.get(), &rung, sizeof rung));
+    std::uint64_t rung;  // not seen yet: then the next poll() returns at once, and we come again
+    if (rung_.exchange(false, std::memory_order_acquire)) static_cast<void>(!::read(wake_.get(), &rung, sizeof rung));
   }
-  Outbound out;
-  for (std::size_t left = receive_room(burst); left != 0 && to_tunnel_.pop(out); --left)
-    add_received(burst, out.buffer, out.length, Origin::kHost);
+  std::array<Outbound, kReceiveBurst> out;
+  const std::size_t count = to_tunnel_.pop(std::span{out}.first(receive_room(burst)));
+  for (std::size_t i = 0; i < count; ++i) {
+    Packet& packet = burst.add();
+    packet.buffer = out[i].buffer;
+    packet.data = out[i].buffer->memory + kHeadroom;
+    packet.length = out[i].length;
+    packet.origin = Origin::kHost;
+    __builtin_prefetch(packet.data);
+  }
 }
 
 std::size_t AppPort::send(Burst& burst, WorkerContext& context) {
   std::size_t to_app = 0, to_sctp = 0;
-  for (Packet& packet : burst) {
+  std::array<Inbound, kReceiveBurst> batch;
+  std::size_t in_batch = 0;
+  const auto deliver = [&](BulkRing<Inbound>& ring, std::span<const Inbound> packets) {
+    const std::size_t taken = ring.push(packets);  // they are the application's now
+    for (const Inbound& in : packets.subspan(taken)) {
+      context.counters.drop(Drop::kInnerSend);
+      context.buffers.release(in.buffer);
+    }
+    return taken;
+  };
+  for (const Packet& packet : burst) {
     const PeerId from = packet.from_peer == nullptr ? PeerId{} : packet.from_peer->id;
-    const Inbound in{packet.buffer, packet.data, packet.length, from};
-    const bool sctp = to_sctp_ != nullptr && is_sctp(packet);
-    if (!(sctp ? *to_sctp_ : to_app_).push(in))
-      context.drop(packet, Drop::kInnerSend);
-    else  // the buffer is the application's now
-      ++(sctp ? to_sctp : to_app);
+    batch[in_batch] = {packet.buffer, packet.data, packet.length, from};
+    if (to_sctp_ != nullptr && is_sctp(packet)) [[unlikely]]
+      to_sctp += deliver(*to_sctp_, {&batch[in_batch], 1});
+    else if (++in_batch == batch.size())
+      to_app += deliver(to_app_, std::span{batch}.first(std::exchange(in_batch, 0)));
   }
+  if (in_batch != 0) to_app += deliver(to_app_, std::span{batch}.first(in_batch));
   burst.clear();
   if (to_app != 0 && ringer_) ringer_();
   if (to_sctp != 0 && sctp_ringer_) sctp_ringer_();

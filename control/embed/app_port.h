@@ -4,15 +4,20 @@
 //   application <--pop()--- to_app    (bounded) <---send()---- worker --ringer--> the application's descriptor
 //   streams  <--pop_sctp()- to_sctp   (bounded) <---send()---- worker --ringer--> whoever drives the streams
 //
-// The octets are copied once each way, between the application's memory and a buffer of the engine's pool; what passes
-// the rings is the buffer. A full ring refuses: push() says so to the application, send() counts Drop::kInnerSend.
-// push() and pop() from any thread; receive(), send() and wake_fds() are the worker's.
+// The octets are copied once on the way out, between the application's memory and a buffer of the engine's pool; what
+// passes the rings is the buffer, a burst at a time. A full ring refuses: push() says so to the application, send()
+// counts Drop::kInnerSend. push() and pop() from any thread, each side under a lock that is held for one such call;
+// receive(), send() and wake_fds() are the worker's. pop_sctp() is called by one thread at a time (within SCTP's lock).
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <span>
 #include <vector>
 
+#include "control/embed/bulk_ring.h"
 #include "dataplane/engine.h"
 #include "dataplane/port.h"
 #include "drivers/file_descriptor.h"
@@ -43,10 +48,12 @@ class AppPort final : public Port {
   std::size_t send(Burst& burst, WorkerContext& context) override;
   void wake_fds(std::vector<int>& fds) const override;
 
-  [[nodiscard]] bool push(const Outbound& packet) { return to_tunnel_.push(packet); }  // false: full
-  void pushed();                                                                       // after a burst of pushes
-  [[nodiscard]] bool pop(Inbound& packet) { return to_app_.pop(packet); }
-  [[nodiscard]] bool pop_sctp(Inbound& packet) { return to_sctp_ != nullptr && to_sctp_->pop(packet); }
+  [[nodiscard]] std::size_t push(std::span<const Outbound> packets);  // how many were taken; then it is full
+  [[nodiscard]] bool push(const Outbound& packet) { return push(std::span{&packet, 1}) != 0; }
+  void pushed();  // after a burst of pushes
+  [[nodiscard]] std::size_t pop(std::span<Inbound> room);
+  [[nodiscard]] bool pop(Inbound& packet) { return pop(std::span{&packet, 1}) != 0; }
+  [[nodiscard]] std::size_t pop_sctp(std::span<Inbound> room) { return to_sctp_ == nullptr ? 0 : to_sctp_->pop(room); }
   [[nodiscard]] std::size_t queued_in_sctp() const { return to_sctp_ == nullptr ? 0 : to_sctp_->size(); }
   [[nodiscard]] std::size_t queued_out() const { return to_tunnel_.size(); }
   [[nodiscard]] std::size_t queued_in() const { return to_app_.size(); }
@@ -55,14 +62,16 @@ class AppPort final : public Port {
   void ring() const;
 
   const std::size_t capacity_;
-  MpmcRing<Outbound> to_tunnel_;
-  MpmcRing<Inbound> to_app_;
-  std::unique_ptr<MpmcRing<Inbound>> to_sctp_;
+  std::mutex pushing_, popping_;
+  BulkRing<Outbound> to_tunnel_;
+  BulkRing<Inbound> to_app_;
+  std::unique_ptr<BulkRing<Inbound>> to_sctp_;
   FileDescriptor wake_;
   std::function<void()> ringer_, sctp_ringer_;
   // The worker calls wake_fds() just before it sleeps: that arms the doorbell.
   mutable Doorbell doorbell_;
-  mutable bool armed_ = false;  // the worker's alone
+  mutable bool armed_ = false;             // the worker's alone
+  mutable std::atomic<bool> rung_{false};  // wake_ is readable, or about to be
 };
 
 }  // namespace wireplane

@@ -103,6 +103,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   [[nodiscard]] bool threaded() const { return options.workers != 0; }
   [[nodiscard]] unsigned worker_count() const { return threaded() ? options.workers : 1; }
   [[nodiscard]] std::size_t waiting() const;
+  class Outgoing;  // node_traffic.cpp
 
   // node.cpp
   Status open_descriptors();

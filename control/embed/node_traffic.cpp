@@ -8,11 +8,13 @@
 #include <cstring>
 
 #include "control/embed/node_state.h"
+#include "control/embed/octet_sum.h"
 #include "dataplane/wire/inner_ip.h"
 
 namespace wireplane {
 namespace {
 
+constexpr std::size_t kAddressesAt = 8;  // of an IPv6 header, whose end they are: the UDP header follows
 constexpr std::size_t kDatagramHeaders = kIpv6HeaderSize + kUdpHeaderSize;
 constexpr std::size_t kBulk = 64;
 
@@ -22,23 +24,27 @@ Error too_large(std::size_t octets, std::size_t most) {
   return {"expected at most " + std::to_string(most) + " octets, got " + std::to_string(octets), EMSGSIZE};
 }
 
+std::uint64_t sum_of(const Address& v6) {
+  return halves_of_word(load_le<std::uint64_t>(v6.octets.data())) +
+         halves_of_word(load_le<std::uint64_t>(v6.octets.data() + 8));
+}
+
 std::uint32_t write_datagram(std::uint8_t* ip, const Address& from, const Datagram& datagram) {
-  const std::size_t length = kUdpHeaderSize + datagram.payload.size();
+  const auto length = static_cast<std::uint16_t>(kUdpHeaderSize + datagram.payload.size());
   std::uint8_t* udp = ip + kIpv6HeaderSize;
   store_be32(ip, 0x6000'0000u | std::uint32_t{datagram.traffic_class} << 20);
-  store_be16(ip + 4, static_cast<std::uint16_t>(length));
+  store_be16(ip + 4, length);
   ip[6] = kProtocolUdp;
   ip[7] = 64;
-  std::ranges::copy(from.octets, ip + 8);
-  std::ranges::copy(datagram.to.address.octets, ip + 24);
+  std::memcpy(ip + kAddressesAt, from.octets.data(), 16);
+  std::memcpy(ip + kAddressesAt + 16, datagram.to.address.octets.data(), 16);
   store_be16(udp, datagram.from_port);
   store_be16(udp + 2, datagram.port);
-  store_be16(udp + 4, static_cast<std::uint16_t>(length));
-  store_be16(udp + 6, 0);
-  std::copy_n(datagram.payload.data(), datagram.payload.size(), udp + kUdpHeaderSize);  // ranges::copy: octet by octet
-  ChecksumSum sum = pseudo_header(ip, kProtocolUdp, length);
-  sum.add(udp, length);
-  const std::uint16_t checksum = sum.finish();
+  store_be16(udp + 4, length);
+  const std::uint64_t sum = sum_of(from) + sum_of(datagram.to.address) + word_in_sum(kProtocolUdp) +
+                            2 * word_in_sum(length) + word_in_sum(datagram.from_port) + word_in_sum(datagram.port) +
+                            copy_with_sum(udp + kUdpHeaderSize, datagram.payload.data(), datagram.payload.size());
+  const auto checksum = static_cast<std::uint16_t>(~folded_sum(sum));
   store_be16(udp + 6, checksum == 0 ? 0xffff : checksum);
   return static_cast<std::uint32_t>(kIpv6HeaderSize + length);
 }
@@ -50,14 +56,16 @@ Reading read_packet(const AppPort::Inbound& in, const NodePeer& from, const Addr
   out.from = from;
   out.octets = out.packet = {in.data, in.length};
   const std::uint8_t* ip = in.data;
-  const bool ours = !is_ipv4(ip) && ip[6] == kProtocolUdp && destination_of(ip) == us && source_of(ip) == from.address;
+  const bool ours = !is_ipv4(ip) && ip[6] == kProtocolUdp &&
+                    std::memcmp(ip + kAddressesAt, from.address.octets.data(), 16) == 0 &&
+                    std::memcmp(ip + kAddressesAt + 16, us.octets.data(), 16) == 0;
   if (!ours) return Reading::kPacket;
   const std::uint8_t* udp = ip + kIpv6HeaderSize;
   const std::size_t length = in.length - kIpv6HeaderSize;
   if (length < kUdpHeaderSize || load_be16(udp + 4) != length || load_be16(udp + 6) == 0) return Reading::kMalformed;
-  ChecksumSum sum = pseudo_header(ip, kProtocolUdp, length);
-  sum.add(udp, length);
-  if (sum.finish() != 0) return Reading::kMalformed;
+  const std::uint64_t sum = octet_sum(ip + kAddressesAt, 32 + length) + word_in_sum(kProtocolUdp) +
+                            word_in_sum(static_cast<std::uint16_t>(length));
+  if (folded_sum(sum) != 0xffff) return Reading::kMalformed;
   out.datagram = true;
   out.traffic_class = ds_field(ip);
   out.octets = {udp + kUdpHeaderSize, length - kUdpHeaderSize};
@@ -77,7 +85,11 @@ class Borrowed {  // packets out of a ring, until the application has seen them
   Borrowed(const Borrowed&) = delete;
   Borrowed& operator=(const Borrowed&) = delete;
   void take(AppPort& port, std::size_t at_most) {
-    while (count_ < std::min(at_most, kBulk) && port.pop(packets_[count_])) ++count_;
+    count_ = port.pop(std::span{packets_}.first(std::min(at_most, kBulk)));
+    for (const AppPort::Inbound& in : packets()) {  // another core's, perhaps
+      __builtin_prefetch(in.data);
+      __builtin_prefetch(in.data + kCacheLine);
+    }
   }
   [[nodiscard]] std::span<const AppPort::Inbound> packets() const { return {packets_.data(), count_}; }
 
@@ -96,40 +108,80 @@ std::size_t Node::State::waiting() const {
   return count;
 }
 
+// Those that go to one worker, and lie side by side in the burst: they pass its ring as one.
+class Node::State::Outgoing {
+ public:
+  Outgoing(State& node, std::size_t wanted) : s_{node}, wanted_{wanted} {}
+  ~Outgoing() {
+    push();
+    if (have_ != 0) s_.pool->give(spare_.data(), have_);
+    if (taken_ != 0 && !s_.threaded()) s_.notify();
+  }
+  Outgoing(const Outgoing&) = delete;
+  Outgoing& operator=(const Outgoing&) = delete;
+
+  // False: no buffer, or the worker's queue is full.
+  bool add(const Datagram& datagram) {
+    const unsigned worker = datagram.to.id.slot.raw() % s_.worker_count();
+    if ((worker != worker_ || count_ == room_) && !begin(worker)) return false;
+    Buffer* buffer = spare_[--have_];
+    ready_[count_++] = {buffer, write_datagram(buffer->memory + kHeadroom, s_.address, datagram)};
+    return true;
+  }
+  std::size_t push() {
+    if (count_ == 0) return taken_;
+    AppPort& app = *s_.app_ports[worker_];
+    const std::size_t pushed = app.push(std::span{ready_}.first(count_));
+    for (std::size_t i = pushed; i < count_; ++i) spare_[have_++] = ready_[i].buffer;  // others were faster
+    full_ = full_ || pushed != count_;
+    taken_ += pushed;
+    count_ = room_ = 0;
+    if (pushed != 0) app.pushed();
+    return taken_;
+  }
+
+ private:
+  bool begin(unsigned worker) {
+    push();
+    worker_ = worker;
+    const std::size_t queued = s_.app_ports[worker]->queued_out();
+    room_ = full_ ? 0 : std::min({kBulk, wanted_ - taken_, s_.options.queue - std::min(s_.options.queue, queued)});
+    if (have_ < room_) have_ += s_.pool->take(spare_.data() + have_, room_ - have_);
+    room_ = std::min(room_, have_);
+    return room_ != 0;
+  }
+  State& s_;
+  const std::size_t wanted_;
+  unsigned worker_ = ~0u;
+  std::size_t have_ = 0, count_ = 0, room_ = 0, taken_ = 0;
+  bool full_ = false;  // what was taken is the first of the burst: nothing may follow what was not
+  std::array<Buffer*, kBulk> spare_;
+  std::array<AppPort::Outbound, kBulk> ready_;
+};
+
 Result<std::size_t> Node::send(std::span<const Datagram> burst) try {
   State& s = *state_;
   if (s.is_closed()) return node_is_closed();
-  std::array<Buffer*, kBulk> spare;
-  std::size_t have = 0, taken = 0;
-  std::uint64_t rung = 0;  // ports that got something
-  int why = 0;             // told in words once the buffers are given back
-  for (const Datagram& datagram : burst) {
-    if (datagram.payload.size() > max_datagram()) {
-      why = EMSGSIZE;
-    } else if (datagram.to.id.slot.raw() >= s.engine->limits().peers || datagram.to.id.generation == 0 ||
-               s.engine->find_peer(datagram.to.id) == nullptr) {
-      why = ENOENT;
-    } else if (have == 0 && (have = s.pool->take(spare.data(), std::min(kBulk, burst.size() - taken))) == 0) {
-      why = EAGAIN;
-    } else {
-      Buffer* buffer = spare[have - 1];
-      const std::uint32_t length = write_datagram(buffer->memory + kHeadroom, s.address, datagram);
-      const unsigned worker = datagram.to.id.slot.raw() % s.worker_count();
-      if (s.app_ports[worker]->push({buffer, length})) {
-        rung |= std::uint64_t{1} << worker;
-        --have;
-        ++taken;
-        continue;
-      }
-      why = EAGAIN;
+  std::size_t taken = 0;
+  int why = 0;  // told in words once the buffers are given back
+  {
+    State::Outgoing outgoing{s, burst.size()};
+    PeerId known{};
+    for (const Datagram& datagram : burst) {
+      const PeerId to = datagram.to.id;
+      if (datagram.payload.size() > max_datagram())
+        why = EMSGSIZE;
+      else if (to.generation == 0 ||
+               (to != known && (to.slot.raw() >= s.engine->limits().peers || s.engine->find_peer(to) == nullptr)))
+        why = ENOENT;
+      else if (!outgoing.add(datagram))
+        why = EAGAIN;
+      if (why != 0) break;
+      known = to;
     }
-    break;
+    taken = outgoing.push();
   }
-  if (have != 0) s.pool->give(spare.data(), have);
-  for (unsigned i = 0; i < s.worker_count(); ++i)
-    if ((rung >> i & 1) != 0) s.app_ports[i]->pushed();
-  if (taken != 0 && !s.threaded()) s.notify();
-  if (taken != 0 || why == 0) return taken;
+  if (taken != 0 || burst.empty()) return taken;
   if (why == EMSGSIZE) return too_large(burst.front().payload.size(), max_datagram());
   return why == ENOENT ? Error{"no such peer", ENOENT} : full();
 } catch (const std::bad_alloc&) {

@@ -195,7 +195,7 @@ bool StreamLayer::step(std::span<const std::unique_ptr<AppPort>> ports, Instant 
   const SctpStack::Use use;
   if (closed_) return false;
   for (const auto& port : ports)
-    for (AppPort::Inbound in; port->pop_sctp(in);) {
+    for (AppPort::Inbound in; port->pop_sctp({&in, 1}) != 0;) {
       const std::unique_ptr<Buffer, void (*)(Buffer*)> held{in.buffer, ::wireplane::release};
       const std::optional<NodePeer> from = parts_.find_peer(in.from);
       const bool to_us = from && source_of(in.data) == from->address && destination_of(in.data) == parts_.address;
