@@ -110,7 +110,7 @@ void WorkerThread::sleep(std::vector<int>& fds) {
   ::ppoll(polled, count, &wait, nullptr);
   worker_.sleep_end();
   std::uint64_t rung;
-  static_cast<void>(!::read(wake_fd_, &rung, sizeof rung));
+  if (polled[0].revents != 0) static_cast<void>(!::read(wake_fd_, &rung, sizeof rung));
 }
 
 void account_for(const std::vector<std::unique_ptr<Worker>>& stopped) {

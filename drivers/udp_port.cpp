@@ -135,7 +135,7 @@ class UdpPort final : public Port {
     receiver_.receive(v4_.get(), v6_.get(), burst, context);
   }
   std::size_t send(Burst& burst, WorkerContext& context) override {
-    if (!burst.empty()) receiver_.sent();
+    if (!burst.empty()) receiver_.sent(burst.size());
     return sender_.send(v4_.get(), v6_.get(), burst, context);
   }
   void wake_fds(std::vector<int>& fds) const override {

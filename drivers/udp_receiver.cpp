@@ -17,6 +17,7 @@ constexpr std::size_t kFewest = 8;          // messages asked for where nothing 
 constexpr std::size_t kWorthItsPart = 768;  // octets: below, a copy costs less than another part of a message
 constexpr std::size_t kLargeBurst = 16;     // datagrams in a call that make trains likely
 constexpr unsigned kLongestRest = 3;        // calls
+constexpr unsigned kStepsOfATurn = 2;       // with a burst to send, and with nothing
 constexpr unsigned kWithoutTrains = 8;      // calls, after which none are guessed
 constexpr std::uint32_t kInVain = 8'192;    // messages, after which UDP_GRO is given up
 constexpr std::uint32_t kFirstWait = 1'024, kLongestWait = 1 << 20;  // large bursts until it is tried again
@@ -38,6 +39,11 @@ void UdpReceiver::receive(int v4, int v6, Burst& burst, WorkerContext& context) 
   hand_over(burst, limit, context);
   found_nothing_ = false;
   if (next_ != received_) return;  // no room, or no buffers
+  if (skip_ != 0 && ++unsent_ <= kStepsOfATurn) {
+    --skip_;
+    return;
+  }
+  skip_ = 0;
   v6_first_ = !v6_first_;
   bool asked = false;
   std::array<bool, 2> resting{};
@@ -60,12 +66,20 @@ void UdpReceiver::receive(int v4, int v6, Burst& burst, WorkerContext& context) 
     asked = true;
   }
   found_nothing_ = asked && burst.size() == before;
+  if (asked) in_vain_ = found_nothing_ ? in_vain_ + 1 : 0;
   for (Lane* lane : {&v4_, &v6_})
     if (lane->empty != 0 && burst.size() != before) lane->rest = std::min(lane->empty, kLongestRest);
 }
 
-void UdpReceiver::sent() {
-  if (std::exchange(found_nothing_, false)) v4_.drained = v6_.drained = true;
+// Where much is sent and nothing comes, time and again, asking costs more than it brings: a few bursts leave without
+// it. Whoever calls without sending (a descriptor woke it) is believed the second time.
+void UdpReceiver::sent(std::size_t packets) {
+  unsent_ = 0;
+  if (!std::exchange(found_nothing_, false)) return;
+  if (packets >= kLargeBurst)
+    skip_ = 1 + kStepsOfATurn * std::min(in_vain_ - 1, kLongestRest);
+  else
+    v4_.drained = v6_.drained = true;
 }
 
 // Until the socket is empty or the burst full. recvmmsg returns fewer than it was asked for when there are no more, and

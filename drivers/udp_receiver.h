@@ -8,7 +8,8 @@
 // What does not fit that guess (another length, too many trains) lies in the buffers and the 64 KiB behind them, and is
 // cut out from there with a copy, as are short datagrams. What the burst has no room for waits in place for the next
 // call. UDP_GRO is asked for when bursts are large, and given up when no trains come: it costs the kernel a lookup a
-// datagram. Cost: a call a burst and family; a socket that was found empty is not asked again at once.
+// datagram. Cost: a call a burst and family; a socket that was found empty is not asked again at once,
+// nor with every burst while much is sent and nothing comes.
 #pragma once
 #include <sys/socket.h>
 
@@ -29,8 +30,8 @@ class UdpReceiver {
 
   // A descriptor < 0: that family is not there.
   void receive(int v4, int v6, Burst& burst, WorkerContext& context);
-  // Something was sent after the last call, so that the next one comes at once: a socket that was empty rests.
-  void sent();
+  // So many were sent after the last call, so that the next one comes at once: a socket that was empty rests.
+  void sent(std::size_t packets);
   // Datagrams that were read are still in here: the last call had no room or no buffers for them.
   [[nodiscard]] bool waits_for_buffers() const { return next_ != received_; }
   [[nodiscard]] std::uint64_t trains() const { return trains_.get(); }  // any thread
@@ -89,6 +90,9 @@ class UdpReceiver {
 
   Lane v4_, v6_;
   bool found_nothing_ = false;  // the last call
+  unsigned in_vain_ = 0;        // calls in a row that asked and found nothing
+  unsigned skip_ = 0;           // calls that shall not ask
+  unsigned unsent_ = 0;         // of them, since something was sent
   bool v6_first_ = false;       // who is asked first alternates, so that neither family starves the other
   Plan plan_;
   std::size_t stale_ = 0, prepared_ = 0;  // messages [stale_, prepared_) are as plan_ wants them

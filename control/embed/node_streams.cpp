@@ -70,8 +70,7 @@ void Node::State::wait_for_stream_news(std::uint64_t heard, Duration at_most) {
     {
       const std::lock_guard lock{control};
       if (closed.load(std::memory_order_relaxed)) return;
-      take_notice();
-      turn();
+      turn_and_take_notice();
     }
     tell_events();
     const Duration left = end - engine_clock();

@@ -4,6 +4,7 @@
 // This program's own eventfd(), timerfd_create(), epoll_create1() and clock_gettime() stand before the C library's, and
 // its wrappers before usrsctp's (-Wl,--wrap): each does what it always did unless a test says otherwise.
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
@@ -294,6 +295,42 @@ TEST(NodeEdges, ALostPeerIsTold) {
   pair.b = std::move(away);
   static_cast<void>(!pair.a->send(pair.ab, Octets(3)));
   EXPECT_TRUE(pair.until([&] { return told(NodeEvent::Kind::kConnected); }, 20'000'000));
+}
+
+// Goal: a node that was busy, so that its sockets were not watched for a while, sleeps and wakes by its descriptor as
+// before; also when the system has no room for them to be watched again at first, and when they fall silent at once.
+TEST(NodeEdges, AfterMuchTrafficTheDescriptorTellsAsBefore) {
+  for (const bool refuse : {false, true}) {
+    Pair pair;
+    pair.packet_waits_at_a();
+    pair.a->receive([](const Received&) {});
+    const Octets octets(100, 1);
+    const std::vector<Datagram> burst(64, Datagram{pair.ab, octets});
+    std::size_t sent = 0, received = 0;
+    for (int i = 0; i < 20; ++i) {
+      if (const auto taken = pair.a->send(burst)) sent += *taken;
+      ASSERT_TRUE(pair.a->process() && pair.b->process());
+      received += pair.b->receive([](const Received&) {}, 1024);
+    }
+    if (refuse) watches_left = 0;  // the next one
+    const auto readable = [](const Node& node, int ms) {
+      pollfd polled{node.fd(), POLLIN, 0};
+      return ::poll(&polled, 1, ms) == 1;
+    };
+    for (int i = 0; i < 20; ++i)
+      for (Node* node : {pair.a.get(), pair.b.get()})
+        if (readable(*node, 0)) static_cast<void>(!node->process());
+    received += pair.b->receive([](const Received&) {}, 4096);
+    EXPECT_EQ(received, sent);
+    EXPECT_EQ(watches_left, -1);
+    EXPECT_FALSE(readable(*pair.b, 0)) << "nothing is left to do";
+    ASSERT_TRUE(pair.a->send(pair.ab, octets));
+    ASSERT_TRUE(pair.a->process());
+    EXPECT_TRUE(readable(*pair.b, 1000)) << "slept through a datagram";
+    EXPECT_EQ(*pair.b->process(), 1u);
+    EXPECT_EQ(pair.b->receive([](const Received&) {}), 1u);
+    watches_left = -1;
+  }
 }
 
 // ---- streams
