@@ -224,10 +224,11 @@ bool UdpReceiver::cut(Burst& burst, std::size_t length, WorkerContext& context) 
     gather(current_.at, length, buffer->memory + kHeadroom);
     copied_.add(1);
   }
-  current_.like.buffer = buffer;
-  current_.like.data = buffer->memory + kHeadroom;
-  current_.like.length = static_cast<std::uint32_t>(length);
   burst.add(current_.like);
+  Packet& packet = burst[burst.size() - 1];  // written there, not into the model: it is copied by wider words
+  packet.buffer = buffer;
+  packet.data = buffer->memory + kHeadroom;
+  packet.length = static_cast<std::uint32_t>(length);
   return true;
 }
 

@@ -74,12 +74,14 @@ void AppPort::receive(Burst& burst, WorkerContext&) {
   }
   std::array<Outbound, kReceiveBurst> out;
   const std::size_t count = to_tunnel_.pop(std::span{out}.first(receive_room(burst)));
-  for (std::size_t i = 0; i < count; ++i) {
-    Packet& packet = burst.add();
-    packet.buffer = out[i].buffer;
-    packet.data = out[i].buffer->memory + kHeadroom;
-    packet.length = out[i].length;
-    packet.origin = Origin::kHost;
+  Packet like;
+  like.origin = Origin::kHost;
+  for (const Outbound& its : std::span{out}.first(count)) {
+    burst.add(like);
+    Packet& packet = burst[burst.size() - 1];
+    packet.buffer = its.buffer;
+    packet.data = its.buffer->memory + kHeadroom;
+    packet.length = its.length;
     __builtin_prefetch(packet.data);
   }
 }

@@ -54,12 +54,15 @@ enum class Reading { kDatagram, kPacket, kMalformed };
 // The worker has checked that the source is the peer's, and the length.
 Reading read_packet(const AppPort::Inbound& in, const NodePeer& from, const Address& us, Received& out) {
   out.from = from;
-  out.octets = out.packet = {in.data, in.length};
+  out.packet = {in.data, in.length};
   const std::uint8_t* ip = in.data;
   const bool ours = !is_ipv4(ip) && ip[6] == kProtocolUdp &&
                     std::memcmp(ip + kAddressesAt, from.address.octets.data(), 16) == 0 &&
                     std::memcmp(ip + kAddressesAt + 16, us.octets.data(), 16) == 0;
-  if (!ours) return Reading::kPacket;
+  if (!ours) {
+    out.octets = {in.data, in.length};
+    return Reading::kPacket;
+  }
   const std::uint8_t* udp = ip + kIpv6HeaderSize;
   const std::size_t length = in.length - kIpv6HeaderSize;
   if (length < kUdpHeaderSize || load_be16(udp + 4) != length || load_be16(udp + 6) == 0) return Reading::kMalformed;
@@ -227,7 +230,8 @@ std::size_t Node::receive(const Take& take, std::size_t at_most) {
       Borrowed borrowed;
       borrowed.take(app, at_most - given);
       if (borrowed.packets().empty()) break;
-      std::array<Received, kBulk> received;
+      alignas(Received) std::array<std::byte, kBulk * sizeof(Received)> room;  // not cleared: most of it stays unused
+      auto* const received = reinterpret_cast<Received*>(room.data());
       std::size_t count = 0;
       {
         const std::lock_guard lock{s.peers_mutex};
@@ -238,8 +242,9 @@ std::size_t Node::receive(const Take& take, std::size_t at_most) {
             s.from_nobody.fetch_add(1, std::memory_order_relaxed);
             continue;
           }
+          std::construct_at(&received[count]);
           if (read_packet(in, s.known[slot]->peer, s.address, received[count]) == Reading::kMalformed)
-            s.malformed.fetch_add(1, std::memory_order_relaxed);  // nothing but its octets was written: overwritten
+            s.malformed.fetch_add(1, std::memory_order_relaxed);  // its place is the next one's
           else
             ++count;
         }
