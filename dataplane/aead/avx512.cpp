@@ -11,16 +11,19 @@
 //   1 and 3, compares, and 2 for the packets that verified. No other plaintext is ever written.
 //
 // ChaCha20 (RFC 8439 §2.3). A *lane* is one block: any (packet, block number). Sixteen lanes fill sixteen registers, one a
-// state word. The group's keys lie transposed in memory, and a permute by the lanes' packet numbers brings them together:
+// state word; two such states fill all 32 (a *double pass*). After 20 rounds a 16x16 transpose makes a lane's 64 octets a
+// register again. The group's keys lie transposed in memory. Which blocks come together, cheapest first:
+//   - columns: lanes are the packets. Thirty-two packets, one block of each; or eight, four blocks of each. What they have in
+//     common is computed so, and nothing but the block number changes from one double pass to the next.
+//   - runs: sixteen blocks of one packet and sixteen of another (or the same); their keys are broadcast from where they lie.
+//   - the list: all that is left, packet by packet. A permute by the lanes' packet numbers brings their keys together:
 //
 //              lane   0       1       2        15
-//    word  4      key0(p0) key0(p0) key0(p1) .. key0(p7)    <- permute        mixed lengths and sessions cost nothing:
-//    word 12         1        2        1     ..    9        <- block number   lanes are taken from one list, packet by
-//    word 14      n(p0)    n(p0)    n(p1)    .. n(p7)       <- permute        packet; only a group's last pass has idle ones
+//    word  4      key0(p0) key0(p0) key0(p1) .. key0(p7)    <- permute        mixed lengths and sessions: only a group's
+//    word 12         1        2        1     ..    9        <- block number   last pass has idle lanes
+//    word 14      n(p0)    n(p0)    n(p1)    .. n(p7)       <- permute
 //
-//   After 20 rounds a 16x16 transpose makes a lane's 64 octets a register again. Two such states at once keep all 32 registers
-//   and both kinds of pipes busy (chacha20_of_two). Up to 8 lanes are computed the other way round, four (two) blocks in the
-//   four rows of a state: half the latency.
+//   Up to 8 lanes are computed the other way round, four (two) blocks in the four rows of a state: half the latency.
 //
 // Poly1305 (RFC 8439 §2.5). h and r are three limbs of 44, 44 and 42 bits, h = h0 + 2^44 h1 + 2^88 h2; vpmadd52 multiplies
 // them in eight 64-bit lanes and adds the low or the high 52 bits of the product. Since 2^132 = 4 * 2^130 = 20 (mod p):
@@ -82,6 +85,7 @@ constexpr u32 kMaxGroup = 32;  // packets computed together: two registers of 16
 constexpr u32 kLanes = 16;     // ChaCha20 blocks in one pass
 constexpr u32 kTag = 16;
 constexpr u32 kLong = 2048;        // from here on the cache holds a pair of packets between cipher and tags, not eight
+constexpr u32 kColumnsMost = 8;    // blocks that are computed as columns: more, and the packets leave the first cache
 constexpr u32 kAcrossAtLeast = 5;  // packets, and
 constexpr u32 kScalarLongest = 224;  // octets of a lone packet, where scalar Poly1305 beats eight strands
 constexpr u32 kSoloSpread = 256;     // octets by which two packets differ, where each alone beats the pair
@@ -101,30 +105,63 @@ struct Packet {
   u32 blocks;      // of the text: ceil(length / 64); ChaCha20 numbers them from 1
   u32 full_first;  // blocks that lie whole inside the body, first and count
   u32 full_count;
+  u32 apart_first;  // blocks that are computed apart from the list, in runs or columns: first, and one past the last
+  u32 apart_end;
   bool wanted;  // to be ciphered: in open, only what verified
 };
 
-// Which blocks a pass computes. Arrays are twice as long as a pass because take() writes whole registers.
+// Which blocks a pass computes; of idle lanes, anything. Arrays are longer than a pass because whole registers are
+// written.
 struct Lanes {
   alignas(64) u32 packet[2 * kLanes];
   alignas(64) u32 block[2 * kLanes];
+  alignas(64) const u8* from[kLanes + 16];  // the block's octets, and
+  alignas(64) u8* to[kLanes + 16];          // where they go
   u32 count = 0;
   u32 full = 0;  // bit i: lane i's block lies whole inside the body
+};
+
+// What chacha20_of_lanes begins with: words 4-12, 14 and 15 of two states, a lane a column. Secret.
+struct alignas(64) Table {
+  u32 word[11][2 * kLanes];
+};
+enum TableRow : unsigned { kKeyRow = 0, kBlockRow = 8, kCounterRow = 9 };
+
+// What one double pass leaves to the next: its second state, not yet transposed. Secret.
+struct alignas(64) Late {
+  Vector word[kLanes];
+  Vector spill[4];
+};
+
+// Sixteen blocks of one packet, twice: what differs from lane to lane. The key is read where it lies.
+struct alignas(64) Runs {
+  u32 block[2][kLanes];
+  u64 counter[2];
 };
 
 struct alignas(64) Group {
   Packet packet[kMaxGroup];
   u32 count;
-  bool powers;  // power[] and sum[] were used
-  bool deep;    // a callee with a large frame ran: there is more to forget
-  Lanes lanes[2];
+  bool powers;   // power[] and sum[] were used
+  bool tabled;   // `table` was used
+  bool doubled;  // `late_stream` was used
+  Lanes lanes[4];
+  Lanes *first, *second;  // those that are collected
+  Lanes* late;            // those whose key stream waits in late_stream, or null
+  u64 late_at;            // added to their addresses
+  Lanes* spare[2];        // the others
+  u32 spares;
+  Lanes columns_left;  // a double pass of columns: its first half
+  Runs runs;
   alignas(64) u32 sort_key[kMaxGroup];
   alignas(64) u32 sort_rank[kMaxGroup];
   u32 length[kMaxGroup];
   u8 order[kMaxGroup], kept[kMaxGroup];
   // All below is secret, and vertical: column p belongs to packet p.
-  u32 key[8][kMaxGroup];
-  u32 counter[2][kMaxGroup];
+  Table columns;
+  Table table;  // of lanes
+  Late late_stream;
+  u8 edge[2 * kLanes][64];     // key stream of blocks that are not full, zero when not in use
   u64 one_time[4][kMaxGroup];  // r low, r high, s low, s high
   u64 power[5][3][kMaxGroup];  // r, r^2, r^3, r^4, r^8 in limbs
   u64 sum[3][kMaxGroup];       // h before the last carry
@@ -154,8 +191,35 @@ INLINE void quarter_round(Vector& a, Vector& b, Vector& c, Vector& d) {  // RFC 
   b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 7);
 }
 
+// Where blocks [first, first + n) of a packet lie, in lanes from `lane` on.
+INLINE void addresses(Lanes& to, u32 lane, const Packet& packet, u32 first, u32 n) {
+  const u64 at = (u64{first} - 1) * 64;
+  const Vector steps = _mm512_setr_epi64(0, 64, 128, 192, 256, 320, 384, 448);
+  const auto from =
+      _mm512_add_epi64(_mm512_set1_epi64(static_cast<long long>(reinterpret_cast<u64>(packet.text) + at)), steps);
+  const auto out =
+      _mm512_add_epi64(_mm512_set1_epi64(static_cast<long long>(reinterpret_cast<u64>(packet.out) + at)), steps);
+  store(to.from + lane, from);
+  store(to.to + lane, out);
+  if (n > 8) {
+    store(to.from + lane + 8, _mm512_add_epi64(from, _mm512_set1_epi64(512)));
+    store(to.to + lane + 8, _mm512_add_epi64(out, _mm512_set1_epi64(512)));
+  }
+}
+
 // Takes blocks [first, first + n) of packet p; n <= kLanes - count.
 INLINE void take(Lanes& to, u32 p, const Packet& packet, u32 first, u32 n) {
+  if (n == 1) {
+    const u64 at = (u64{first} - 1) * 64;  // block 0 has no place, and none is used
+    to.packet[to.count] = p;
+    to.block[to.count] = first;
+    to.from[to.count] = reinterpret_cast<const u8*>(reinterpret_cast<std::uintptr_t>(packet.text) + at);
+    to.to[to.count] = reinterpret_cast<u8*>(reinterpret_cast<std::uintptr_t>(packet.out) + at);
+    to.full |= u32{first - packet.full_first < packet.full_count} << to.count;
+    ++to.count;
+    return;
+  }
+  addresses(to, to.count, packet, first, n);
   const Vector number = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
                                          _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
   store(to.packet + to.count, _mm512_set1_epi32(static_cast<int>(p)));
@@ -166,22 +230,29 @@ INLINE void take(Lanes& to, u32 p, const Packet& packet, u32 first, u32 n) {
   to.count += n;
 }
 
-// The place in the list of all blocks: packet by packet, from block 1.
+// The place in the list of all blocks: packet by packet, from block `begin`.
 struct Position {
   u32 packet = 0;
   u32 block = 1;
+  u32 begin = 1;
 };
 
-// Takes from the list, of packets before `end`, until the pass is full.
+// Takes from the list, of packets before `end`, until the pass is full. What is computed as runs is left out.
 INLINE void fill(Lanes& lanes, const Group& group, Position& at, u32 end) {
   while (at.packet < end && lanes.count < kLanes) {
     const Packet& packet = group.packet[at.packet];
-    const u32 left = packet.wanted ? packet.blocks + 1 - at.block : 0;
+    const bool before = at.block <= packet.apart_first;
+    const u32 left = packet.wanted ? (before ? packet.apart_first : packet.blocks + 1) - at.block : 0;
     const u32 room = kLanes - lanes.count;
     const u32 n = left < room ? left : room;
     if (n != 0) take(lanes, at.packet, packet, at.block, n);
     at.block += n;
-    if (n == left) at = {at.packet + 1, 1};
+    if (n != left) return;
+    if (before && packet.wanted && packet.apart_end <= packet.blocks) {
+      at.block = packet.apart_end;
+    } else {
+      ++at.packet, at.block = at.begin;
+    }
   }
 }
 
@@ -208,27 +279,23 @@ INLINE void transpose(Vector x[16]) {
   }
 }
 
-// The initial state of sixteen blocks, a word a register.
-template <bool constants>
+// Row `row` of the table, a column a packet, for the lanes of packets `who`.
+INLINE Vector pick(const Group& group, unsigned row, Vector who) {
+  return _mm512_permutex2var_epi32(load(&group.columns.word[row][0]), who, load(&group.columns.word[row][kLanes]));
+}
 INLINE void start_vertical(const Group& group, const Lanes& lanes, Vector start[16]) {
   const Vector who = _mm512_load_si512(lanes.packet);
-  if (constants) {
-    for (int i = 0; i < 4; ++i) start[i] = _mm512_set1_epi32(static_cast<int>(kSigma[i]));
-    start[13] = _mm512_setzero_si512();
-  }
-  for (int i = 0; i < 8; ++i) {
-    start[4 + i] = _mm512_permutex2var_epi32(load(&group.key[i][0]), who, load(&group.key[i][16]));
-  }
+  for (int i = 0; i < 4; ++i) start[i] = _mm512_set1_epi32(static_cast<int>(kSigma[i]));
+  for (unsigned i = 0; i < 8; ++i) start[4 + i] = pick(group, kKeyRow + i, who);
   start[12] = _mm512_load_si512(lanes.block);
-  for (int i = 0; i < 2; ++i) {
-    start[14 + i] = _mm512_permutex2var_epi32(load(&group.counter[i][0]), who, load(&group.counter[i][16]));
-  }
+  start[13] = _mm512_setzero_si512();
+  for (unsigned i = 0; i < 2; ++i) start[14 + i] = pick(group, kCounterRow + i, who);
 }
 
 // Sixteen blocks; x[w] holds word w of each.
 INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[16]) {
   Vector start[16];
-  start_vertical<true>(group, lanes, start);
+  start_vertical(group, lanes, start);
   for (int i = 0; i < 16; ++i) x[i] = start[i];
   for (int i = 0; i < 10; ++i) {
     quarter_round(x[0], x[4], x[8], x[12]);
@@ -250,6 +317,14 @@ INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[1
 // adds. This is the one place with inline assembly: compilers move and spill registers here although none is missing,
 // and lose a tenth of the cipher's speed (README.md). Every operation works in place on a fixed register; state two's
 // registers are those of state one plus 16. A STEP is a quarter of a quarter round, for four columns or diagonals.
+//
+//   time ->   first state    10 double rounds ............ | its tail    |
+//             second state                   10 double rounds ......................|
+//   a tail: add the start, transpose, join with the text. The second's is left to the next call.
+//
+//   calls           this                                   next
+//   first    | 2 rounds      | 8 rounds   | tail          | 2 rounds       | 8 rounds ..
+//   second   | tail of last  | 8 rounds   | 2 rounds      | tail           | ..
 #define WG_ADD(a, b) "vpaddd %%zmm" #b ", %%zmm" #a ", %%zmm" #a "\n\t"
 #define WG_XOR(d, a) "vpxord %%zmm" #a ", %%zmm" #d ", %%zmm" #d "\n\t"
 #define WG_ROTATE(d, n) "vprold $" #n ", %%zmm" #d ", %%zmm" #d "\n\t"
@@ -257,61 +332,220 @@ INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[1
   WG_ADD(a0, b0) WG_ADD(a1, b1) WG_ADD(a2, b2) WG_ADD(a3, b3)                                                     \
   WG_XOR(d0, a0) WG_XOR(d1, a1) WG_XOR(d2, a2) WG_XOR(d3, a3)                                                     \
   WG_ROTATE(d0, n) WG_ROTATE(d1, n) WG_ROTATE(d2, n) WG_ROTATE(d3, n)
-#define WG_LOAD(i, at) "vmovdqa64 " #at "(%[state]), %%zmm" #i "\n\t"
-#define WG_ADD_START(i, at) "vpaddd " #at "(%[state]), %%zmm" #i ", %%zmm" #i "\n\t"
-#define WG_STORE(i, at) "vmovdqa64 %%zmm" #i ", " #at "(%[state])\n\t"
+// A double round of the first and of the second state in eight steps each; the steps of the other state, or of a tail, go between.
+#define WG_FIRST0 WG_STEP(16, 0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15)
+#define WG_FIRST1 WG_STEP(12, 8, 9, 10, 11, 12, 13, 14, 15, 4, 5, 6, 7)
+#define WG_FIRST2 WG_STEP(8, 0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15)
+#define WG_FIRST3 WG_STEP(7, 8, 9, 10, 11, 12, 13, 14, 15, 4, 5, 6, 7)
+#define WG_FIRST4 WG_STEP(16, 0, 1, 2, 3, 5, 6, 7, 4, 15, 12, 13, 14)
+#define WG_FIRST5 WG_STEP(12, 10, 11, 8, 9, 15, 12, 13, 14, 5, 6, 7, 4)
+#define WG_FIRST6 WG_STEP(8, 0, 1, 2, 3, 5, 6, 7, 4, 15, 12, 13, 14)
+#define WG_FIRST7 WG_STEP(7, 10, 11, 8, 9, 15, 12, 13, 14, 5, 6, 7, 4)
+#define WG_SECOND0 WG_STEP(16, 16, 17, 18, 19, 20, 21, 22, 23, 28, 29, 30, 31)
+#define WG_SECOND1 WG_STEP(12, 24, 25, 26, 27, 28, 29, 30, 31, 20, 21, 22, 23)
+#define WG_SECOND2 WG_STEP(8, 16, 17, 18, 19, 20, 21, 22, 23, 28, 29, 30, 31)
+#define WG_SECOND3 WG_STEP(7, 24, 25, 26, 27, 28, 29, 30, 31, 20, 21, 22, 23)
+#define WG_SECOND4 WG_STEP(16, 16, 17, 18, 19, 21, 22, 23, 20, 31, 28, 29, 30)
+#define WG_SECOND5 WG_STEP(12, 26, 27, 24, 25, 31, 28, 29, 30, 21, 22, 23, 20)
+#define WG_SECOND6 WG_STEP(8, 16, 17, 18, 19, 21, 22, 23, 20, 31, 28, 29, 30)
+#define WG_SECOND7 WG_STEP(7, 26, 27, 24, 25, 31, 28, 29, 30, 21, 22, 23, 20)
+#define WG_BOTH                                                                                                   \
+  WG_FIRST0 WG_SECOND0 WG_FIRST1 WG_SECOND1 WG_FIRST2 WG_SECOND2 WG_FIRST3 WG_SECOND3                             \
+  WG_FIRST4 WG_SECOND4 WG_FIRST5 WG_SECOND5 WG_FIRST6 WG_SECOND6 WG_FIRST7 WG_SECOND7
+
+// Where a state starts from, and what its blocks are joined with. WG_LANES: a table of lanes, and an address a lane.
+#define WG_LOAD(i, at) "vmovdqa64 " #at "(%[table]), %%zmm" #i "\n\t"
+#define WG_ADD_START(i, at) "vpaddd " #at "(%[table]), %%zmm" #i ", %%zmm" #i "\n\t"
 #define WG_CONSTANT(i, at) "vpbroadcastd " #at "(%[sigma]), %%zmm" #i "\n\t"
 #define WG_ADD_CONSTANT(i, at) "vpaddd " #at "(%[sigma])%{1to16%}, %%zmm" #i ", %%zmm" #i "\n\t"
 #define WG_ZERO(i) "vpxord %%zmm" #i ", %%zmm" #i ", %%zmm" #i "\n\t"
-#define WG_FIRST_STATE(F) \
-  F(4, 256) F(5, 320) F(6, 384) F(7, 448) F(8, 512) F(9, 576) F(10, 640) F(11, 704) F(12, 768) \
-  F(14, 896) F(15, 960)
-#define WG_SECOND_STATE(F) \
-  F(20, 1280) F(21, 1344) F(22, 1408) F(23, 1472) F(24, 1536) F(25, 1600) F(26, 1664) F(27, 1728) \
-  F(28, 1792) F(30, 1920) F(31, 1984)
-// In: words 4-12, 14 and 15 of two states at state[0..15] and state[16..31]; words 0-3 and 13 are the same for all and need not
-// be there. Out: the first state's key stream (not transposed) in x, the second's in state[16..31].
-INLINE void chacha20_of_two(Vector state[32], Vector x[16]) {
-  register Vector z0 __asm__("zmm0"), z1 __asm__("zmm1"), z2 __asm__("zmm2"), z3 __asm__("zmm3"), z4 __asm__("zmm4");
-  register Vector z5 __asm__("zmm5"), z6 __asm__("zmm6"), z7 __asm__("zmm7"), z8 __asm__("zmm8"), z9 __asm__("zmm9");
-  register Vector z10 __asm__("zmm10"), z11 __asm__("zmm11"), z12 __asm__("zmm12"), z13 __asm__("zmm13");
-  register Vector z14 __asm__("zmm14"), z15 __asm__("zmm15");
-  int rounds = 10;
+#define WG_KEEP(i, word) "vmovdqa64 %%zmm" #i ", 64*" #word "(%[late])\n\t"
+#define WG_LANES_FIRST_START                                                                                      \
+  WG_CONSTANT(0, 0) WG_CONSTANT(1, 4) WG_CONSTANT(2, 8) WG_CONSTANT(3, 12) WG_ZERO(13)                            \
+  WG_LOAD(4, 0) WG_LOAD(5, 128) WG_LOAD(6, 256) WG_LOAD(7, 384) WG_LOAD(8, 512) WG_LOAD(9, 640) WG_LOAD(10, 768)  \
+  WG_LOAD(11, 896) WG_LOAD(12, 1024) WG_LOAD(14, 1152) WG_LOAD(15, 1280)
+#define WG_LANES_SECOND_START                                                                                     \
+  WG_CONSTANT(16, 0) WG_CONSTANT(17, 4) WG_CONSTANT(18, 8) WG_CONSTANT(19, 12) WG_ZERO(29)                        \
+  WG_LOAD(20, 64) WG_LOAD(21, 192) WG_LOAD(22, 320) WG_LOAD(23, 448) WG_LOAD(24, 576) WG_LOAD(25, 704)            \
+  WG_LOAD(26, 832) WG_LOAD(27, 960) WG_LOAD(28, 1088) WG_LOAD(30, 1216) WG_LOAD(31, 1344)
+#define WG_LANES_ADD_12_TO_15 WG_ADD_START(12, 1024) WG_ADD_START(14, 1152) WG_ADD_START(15, 1280)
+#define WG_LANES_ADD_0_TO_7                                                                                       \
+  WG_ADD_CONSTANT(0, 0) WG_ADD_CONSTANT(1, 4) WG_ADD_CONSTANT(2, 8) WG_ADD_CONSTANT(3, 12)                        \
+  WG_ADD_START(4, 0) WG_ADD_START(5, 128) WG_ADD_START(6, 256) WG_ADD_START(7, 384)
+#define WG_LANES_ADD_8_TO_11 WG_ADD_START(8, 512) WG_ADD_START(9, 640) WG_ADD_START(10, 768) WG_ADD_START(11, 896)
+#define WG_LANES_ADD_16_TO_23                                                                                     \
+  WG_ADD_CONSTANT(16, 0) WG_ADD_CONSTANT(17, 4) WG_ADD_CONSTANT(18, 8) WG_ADD_CONSTANT(19, 12)                    \
+  WG_ADD_START(20, 64) WG_ADD_START(21, 192) WG_ADD_START(22, 320) WG_ADD_START(23, 448)
+#define WG_LANES_ADD_24_TO_31                                                                                     \
+  WG_ADD_START(24, 576) WG_ADD_START(25, 704) WG_ADD_START(26, 832) WG_ADD_START(27, 960)                         \
+  WG_ADD_START(28, 1088) WG_ADD_START(30, 1216) WG_ADD_START(31, 1344)
+// WG_RUNS: two keys, each for sixteen blocks that follow one another, from one address on.
+#define WG_BROADCAST(i, from, at) "vpbroadcastd " #at "(%[" #from "]), %%zmm" #i "\n\t"
+#define WG_ADD_BROADCAST(i, from, at) "vpaddd " #at "(%[" #from "])%{1to16%}, %%zmm" #i ", %%zmm" #i "\n\t"
+#define WG_RUNS_FIRST_START                                                                                       \
+  WG_CONSTANT(0, 0) WG_CONSTANT(1, 4) WG_CONSTANT(2, 8) WG_CONSTANT(3, 12) WG_ZERO(13)                            \
+  WG_BROADCAST(4, key0, 0) WG_BROADCAST(5, key0, 4) WG_BROADCAST(6, key0, 8) WG_BROADCAST(7, key0, 12)            \
+  WG_BROADCAST(8, key0, 16) WG_BROADCAST(9, key0, 20) WG_BROADCAST(10, key0, 24) WG_BROADCAST(11, key0, 28)       \
+  "vmovdqa64 (%[runs]), %%zmm12\n\t" WG_BROADCAST(14, runs, 128) WG_BROADCAST(15, runs, 132)
+#define WG_RUNS_SECOND_START                                                                                      \
+  WG_CONSTANT(16, 0) WG_CONSTANT(17, 4) WG_CONSTANT(18, 8) WG_CONSTANT(19, 12) WG_ZERO(29)                        \
+  WG_BROADCAST(20, key1, 0) WG_BROADCAST(21, key1, 4) WG_BROADCAST(22, key1, 8) WG_BROADCAST(23, key1, 12)        \
+  WG_BROADCAST(24, key1, 16) WG_BROADCAST(25, key1, 20) WG_BROADCAST(26, key1, 24) WG_BROADCAST(27, key1, 28)     \
+  "vmovdqa64 64(%[runs]), %%zmm28\n\t" WG_BROADCAST(30, runs, 136) WG_BROADCAST(31, runs, 140)
+#define WG_RUNS_ADD_12_TO_15                                                                                      \
+  "vpaddd (%[runs]), %%zmm12, %%zmm12\n\t" WG_ADD_BROADCAST(14, runs, 128) WG_ADD_BROADCAST(15, runs, 132)
+#define WG_RUNS_ADD_0_TO_7                                                                                        \
+  WG_ADD_CONSTANT(0, 0) WG_ADD_CONSTANT(1, 4) WG_ADD_CONSTANT(2, 8) WG_ADD_CONSTANT(3, 12)                        \
+  WG_ADD_BROADCAST(4, key0, 0) WG_ADD_BROADCAST(5, key0, 4) WG_ADD_BROADCAST(6, key0, 8) WG_ADD_BROADCAST(7, key0, 12)
+#define WG_RUNS_ADD_8_TO_11                                                                                       \
+  WG_ADD_BROADCAST(8, key0, 16) WG_ADD_BROADCAST(9, key0, 20) WG_ADD_BROADCAST(10, key0, 24) WG_ADD_BROADCAST(11, key0, 28)
+#define WG_RUNS_ADD_16_TO_23                                                                                      \
+  WG_ADD_CONSTANT(16, 0) WG_ADD_CONSTANT(17, 4) WG_ADD_CONSTANT(18, 8) WG_ADD_CONSTANT(19, 12)                    \
+  WG_ADD_BROADCAST(20, key1, 0) WG_ADD_BROADCAST(21, key1, 4) WG_ADD_BROADCAST(22, key1, 8) WG_ADD_BROADCAST(23, key1, 12)
+#define WG_RUNS_ADD_24_TO_31                                                                                      \
+  WG_ADD_BROADCAST(24, key1, 16) WG_ADD_BROADCAST(25, key1, 20) WG_ADD_BROADCAST(26, key1, 24)                    \
+  WG_ADD_BROADCAST(27, key1, 28) "vpaddd 64(%[runs]), %%zmm28, %%zmm28\n\t"                                       \
+  WG_ADD_BROADCAST(30, runs, 136) WG_ADD_BROADCAST(31, runs, 140)
+
+// Four words of sixteen blocks, i to i + 3, to y: lane quarter q of y[k] has them of block 4 q + k. y3 goes to memory, for
+// want of registers. In registers x0-x3, with t0 and t1: y0 = x1, y1 = t0, y2 = t1, and x0, x2 and x3 are free.
+#define WG_LOW32(x, y, to) "vpunpckldq %%zmm" #y ", %%zmm" #x ", %%zmm" #to "\n\t"
+#define WG_HIGH32(x, y, to) "vpunpckhdq %%zmm" #y ", %%zmm" #x ", %%zmm" #to "\n\t"
+#define WG_LOW64(x, y, to) "vpunpcklqdq %%zmm" #y ", %%zmm" #x ", %%zmm" #to "\n\t"
+#define WG_HIGH64(x, y, to) "vpunpckhqdq %%zmm" #y ", %%zmm" #x ", %%zmm" #to "\n\t"
+#define WG_SPILL(i, group) "vmovdqa64 %%zmm" #i ", 1024+64*" #group "(%[late])\n\t"
+#define WG_FOUR(group, x0, x1, x2, x3, t0, t1)                                                                    \
+  WG_LOW32(x0, x1, t0) WG_HIGH32(x0, x1, x0) WG_LOW32(x2, x3, t1) WG_HIGH32(x2, x3, x2)                           \
+  WG_LOW64(t0, t1, x1) WG_HIGH64(t0, t1, t0) WG_LOW64(x0, x2, t1) WG_HIGH64(x0, x2, x0) WG_SPILL(x0, group)
+// The same from memory: y0, y1, y2 as named; t0 and t1 are free again.
+#define WG_LATE(word, to) "vmovdqa64 64*(" #word ")(%[late]), %%zmm" #to "\n\t"
+#define WG_LATE_LOW32(x, word, to) "vpunpckldq 64*(" #word ")(%[late]), %%zmm" #x ", %%zmm" #to "\n\t"
+#define WG_LATE_HIGH32(x, word, to) "vpunpckhdq 64*(" #word ")(%[late]), %%zmm" #x ", %%zmm" #to "\n\t"
+#define WG_FOUR_LATE(group, y0, y1, y2, t0, t1)                                                                   \
+  WG_LATE(4*group, t0) WG_LATE_LOW32(t0, 4*group+1, y1) WG_LATE_HIGH32(t0, 4*group+1, t0)                         \
+  WG_LATE(4*group+2, t1) WG_LATE_LOW32(t1, 4*group+3, y2) WG_LATE_HIGH32(t1, 4*group+3, t1)                       \
+  WG_LOW64(y1, y2, y0) WG_HIGH64(y1, y2, y1) WG_LOW64(t0, t1, y2) WG_HIGH64(t0, t1, t0) WG_SPILL(t0, group)
+
+// One of four of sixteen blocks: lane quarters of y from the four groups to blocks k, 4 + k, 8 + k and 12 + k, in registers
+// g1, t0, t1 and g0; and these to the text.
+#define WG_QUARTERS(how, x, y, to) "vshufi32x4 $" #how ", %%zmm" #y ", %%zmm" #x ", %%zmm" #to "\n\t"
+#define WG_QUARTERS_SPILLED(how, x, group, to) "vshufi32x4 $" #how ", 1024+64*" #group "(%[late]), %%zmm" #x ", %%zmm" #to "\n\t"
+#define WG_SPILLED(group, to) "vmovdqa64 1024+64*" #group "(%[late]), %%zmm" #to "\n\t"
+#define WG_BLOCKS(g0, g1, g2, g3, t0, t1)                                                                         \
+  WG_QUARTERS(0x44, g0, g1, t0) WG_QUARTERS(0xee, g0, g1, g0) WG_QUARTERS(0x44, g2, g3, t1)                       \
+  WG_QUARTERS(0xee, g2, g3, g2) WG_BLOCKS_END(g0, g1, g2, t0, t1)
+#define WG_BLOCKS_SPILLED(g0, g1, g2, t0, t1)                                                                     \
+  WG_SPILLED(0, g0) WG_SPILLED(2, g2)                                                                             \
+  WG_QUARTERS_SPILLED(0x44, g0, 1, t0) WG_QUARTERS_SPILLED(0xee, g0, 1, g0) WG_QUARTERS_SPILLED(0x44, g2, 3, t1)  \
+  WG_QUARTERS_SPILLED(0xee, g2, 3, g2) WG_BLOCKS_END(g0, g1, g2, t0, t1)
+#define WG_BLOCKS_END(g0, g1, g2, t0, t1)                                                                         \
+  WG_QUARTERS(0x88, t0, t1, g1) WG_QUARTERS(0xdd, t0, t1, t0) WG_QUARTERS(0x88, g0, g2, t1) WG_QUARTERS(0xdd, g0, g2, g0)
+#define WG_JOIN_LANE(lanes, at, lane, x)                                                                          \
+  "mov %c[from]+8*(" #lane ")(%[" #lanes "]), %%rax\n\tmov %c[to]+8*(" #lane ")(%[" #lanes "]), %%rdx\n\t"        \
+  "vpxord (%%rax,%[" #at "]), %%zmm" #x ", %%zmm" #x "\n\tvmovdqu64 %%zmm" #x ", (%%rdx,%[" #at "])\n\t"
+#define WG_JOIN_LATE(lane, x) WG_JOIN_LANE(late_lanes, late_at, lane, x)
+#define WG_LANES_JOIN(lane, x) WG_JOIN_LANE(lanes, at, lane, x)
+#define WG_RUNS_JOIN(lane, x)                                                                                     \
+  "vpxord 64*" #lane "(%[text]), %%zmm" #x ", %%zmm" #x "\n\tvmovdqu64 %%zmm" #x ", 64*" #lane "(%[out])\n\t"
+
+#define WG_ROUND_FIRST(t0, t1, t2, t3, t4, t5, t6, t7)                                                            \
+  WG_FIRST0 t0 WG_FIRST1 t1 WG_FIRST2 t2 WG_FIRST3 t3 WG_FIRST4 t4 WG_FIRST5 t5 WG_FIRST6 t6 WG_FIRST7 t7
+#define WG_ROUND_SECOND(t0, t1, t2, t3, t4, t5, t6, t7)                                                           \
+  WG_SECOND0 t0 WG_SECOND1 t1 WG_SECOND2 t2 WG_SECOND3 t3 WG_SECOND4 t4 WG_SECOND5 t5 WG_SECOND6 t6 WG_SECOND7 t7
+
+#define WG_CIPHER(KIND)                                                                                           \
+  KIND##_FIRST_START                                                                                              \
+  "test %[late_lanes], %[late_lanes]\n\tjz 2f\n\t"                                                                \
+  WG_ROUND_FIRST(WG_FOUR_LATE(0, 20, 16, 18, 17, 19),                                                             \
+                 WG_FOUR_LATE(1, 23, 17, 21, 19, 22),                                                             \
+                 WG_FOUR_LATE(2, 26, 19, 24, 22, 25),                                                             \
+                 WG_FOUR_LATE(3, 29, 22, 27, 25, 28),                                                             \
+                 WG_BLOCKS(20, 23, 26, 29, 25, 28),                                                               \
+                 WG_JOIN_LATE(0, 23) WG_JOIN_LATE(4, 25),                                                         \
+                 WG_JOIN_LATE(8, 28) WG_JOIN_LATE(12, 20),                                                        \
+                 WG_BLOCKS(16, 17, 19, 22, 25, 28))                                                               \
+  WG_ROUND_FIRST(WG_JOIN_LATE(1, 17) WG_JOIN_LATE(5, 25),                                                         \
+                 WG_JOIN_LATE(9, 28) WG_JOIN_LATE(13, 16),                                                        \
+                 WG_BLOCKS(18, 21, 24, 27, 25, 28),                                                               \
+                 WG_JOIN_LATE(2, 21) WG_JOIN_LATE(6, 25),                                                         \
+                 WG_JOIN_LATE(10, 28) WG_JOIN_LATE(14, 18),                                                       \
+                 WG_BLOCKS_SPILLED(30, 29, 31, 25, 28),                                                           \
+                 WG_JOIN_LATE(3, 29) WG_JOIN_LATE(7, 25),                                                         \
+                 WG_JOIN_LATE(11, 28) WG_JOIN_LATE(15, 30))                                                       \
+  "jmp 3f\n2:\n\t"                                                                                                \
+  WG_ROUND_FIRST(, , , , , , , ) WG_ROUND_FIRST(, , , , , , , )                                                   \
+  "3:\n\t"                                                                                                        \
+  KIND##_SECOND_START                                                                                             \
+  "mov $8, %%eax\n\t.p2align 5\n1:\n\t" WG_BOTH "dec %%eax\n\tjnz 1b\n\t"                                         \
+  WG_ROUND_SECOND(KIND##_ADD_12_TO_15                                                                             \
+                  WG_KEEP(12, 12) WG_KEEP(13, 13) WG_KEEP(14, 14) WG_KEEP(15, 15)                                 \
+                  KIND##_ADD_0_TO_7,                                                                              \
+                  WG_FOUR(0, 0, 1, 2, 3, 12, 13)                                                                  \
+                  KIND##_ADD_8_TO_11,                                                                             \
+                  WG_FOUR(1, 4, 5, 6, 7, 14, 15),                                                                 \
+                  WG_FOUR(2, 8, 9, 10, 11, 0, 2)                                                                  \
+                  WG_FOUR_LATE(3, 8, 3, 6, 4, 7),                                                                 \
+                  WG_BLOCKS(1, 5, 9, 8, 4, 7),                                                                    \
+                  KIND##_JOIN(0, 5) KIND##_JOIN(4, 4),                                                            \
+                  KIND##_JOIN(8, 7) KIND##_JOIN(12, 1),                                                           \
+                  WG_BLOCKS(12, 14, 0, 3, 4, 7))                                                                  \
+  WG_ROUND_SECOND(KIND##_JOIN(1, 14) KIND##_JOIN(5, 4),                                                           \
+                  KIND##_JOIN(9, 7) KIND##_JOIN(13, 12),                                                          \
+                  WG_BLOCKS(13, 15, 2, 6, 4, 7),                                                                  \
+                  KIND##_JOIN(2, 15) KIND##_JOIN(6, 4),                                                           \
+                  KIND##_JOIN(10, 7) KIND##_JOIN(14, 13),                                                         \
+                  WG_BLOCKS_SPILLED(10, 8, 11, 4, 7),                                                             \
+                  KIND##_JOIN(3, 8) KIND##_JOIN(7, 4),                                                            \
+                  KIND##_JOIN(11, 7) KIND##_JOIN(15, 10))                                                         \
+  KIND##_ADD_16_TO_23 KIND##_ADD_24_TO_31                                                                         \
+  WG_KEEP(16, 0) WG_KEEP(17, 1) WG_KEEP(18, 2) WG_KEEP(19, 3) WG_KEEP(20, 4) WG_KEEP(21, 5) WG_KEEP(22, 6)        \
+  WG_KEEP(23, 7) WG_KEEP(24, 8) WG_KEEP(25, 9) WG_KEEP(26, 10) WG_KEEP(27, 11) WG_KEEP(28, 12) WG_KEEP(29, 13)    \
+  WG_KEEP(30, 14) WG_KEEP(31, 15)
+#define WG_CLOBBERS                                                                                               \
+  "memory", "cc", "rax", "rdx", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",  \
+    "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21",   \
+    "xmm22", "xmm23", "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
+
+// Text and key stream of the blocks that the last double pass left behind, if any.
+struct Behind {
+  const Lanes* lanes;
+  u64 at;  // added to their addresses
+};
+
+// The first state is the table's left half, with the texts of `lanes`; the key stream of the right half is left in `late`.
+// What was there is joined with the texts of `behind`.
+INLINE void chacha20_of_lanes(const Table& table, const Lanes& lanes, u64 at, Late& late, const Behind& behind) {
+  __asm__ volatile(WG_CIPHER(WG_LANES)
+                   :
+                   : [table] "r"(&table), [lanes] "r"(&lanes), [at] "r"(at), [late] "r"(&late),
+                     [late_lanes] "r"(behind.lanes), [late_at] "r"(behind.at), [sigma] "r"(kSigma),
+                     [from] "i"(__builtin_offsetof(Lanes, from)), [to] "i"(__builtin_offsetof(Lanes, to))
+                   : WG_CLOBBERS);
+}
+// The same for two runs: the first's text is at `text`.
+INLINE void chacha20_of_runs(const Runs& runs, const u8* key0, const u8* key1, const u8* text, u8* out, Late& late,
+                             const Behind& behind) {
+  __asm__ volatile(WG_CIPHER(WG_RUNS)
+                   :
+                   : [runs] "r"(&runs), [key0] "r"(key0), [key1] "r"(key1), [text] "r"(text), [out] "r"(out),
+                     [late] "r"(&late), [late_lanes] "r"(behind.lanes), [late_at] "r"(behind.at), [sigma] "r"(kSigma),
+                     [from] "i"(__builtin_offsetof(Lanes, from)), [to] "i"(__builtin_offsetof(Lanes, to))
+                   : WG_CLOBBERS);
+}
+
+// The first eight words of 32 blocks, as they are: of the left half in x[0..7], of the right half in x[8..15].
+INLINE void chacha20_first_words(const Table& table, Vector x[16]) {
   __asm__ volatile(
-      WG_CONSTANT(0, 0) WG_CONSTANT(1, 4) WG_CONSTANT(2, 8) WG_CONSTANT(3, 12)
-      WG_CONSTANT(16, 0) WG_CONSTANT(17, 4) WG_CONSTANT(18, 8) WG_CONSTANT(19, 12) WG_ZERO(13) WG_ZERO(29)
-      WG_FIRST_STATE(WG_LOAD) WG_SECOND_STATE(WG_LOAD)
-      ".p2align 5\n1:\n\t"
-      WG_STEP(16, 0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15)
-      WG_STEP(16, 16, 17, 18, 19, 20, 21, 22, 23, 28, 29, 30, 31)
-      WG_STEP(12, 8, 9, 10, 11, 12, 13, 14, 15, 4, 5, 6, 7)
-      WG_STEP(12, 24, 25, 26, 27, 28, 29, 30, 31, 20, 21, 22, 23)
-      WG_STEP(8, 0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15)
-      WG_STEP(8, 16, 17, 18, 19, 20, 21, 22, 23, 28, 29, 30, 31)
-      WG_STEP(7, 8, 9, 10, 11, 12, 13, 14, 15, 4, 5, 6, 7)
-      WG_STEP(7, 24, 25, 26, 27, 28, 29, 30, 31, 20, 21, 22, 23)
-      WG_STEP(16, 0, 1, 2, 3, 5, 6, 7, 4, 15, 12, 13, 14)
-      WG_STEP(16, 16, 17, 18, 19, 21, 22, 23, 20, 31, 28, 29, 30)
-      WG_STEP(12, 10, 11, 8, 9, 15, 12, 13, 14, 5, 6, 7, 4)
-      WG_STEP(12, 26, 27, 24, 25, 31, 28, 29, 30, 21, 22, 23, 20)
-      WG_STEP(8, 0, 1, 2, 3, 5, 6, 7, 4, 15, 12, 13, 14)
-      WG_STEP(8, 16, 17, 18, 19, 21, 22, 23, 20, 31, 28, 29, 30)
-      WG_STEP(7, 10, 11, 8, 9, 15, 12, 13, 14, 5, 6, 7, 4)
-      WG_STEP(7, 26, 27, 24, 25, 31, 28, 29, 30, 21, 22, 23, 20)
-      "dec %[rounds]\n\tjnz 1b\n\t"
-      WG_ADD_CONSTANT(16, 0) WG_ADD_CONSTANT(17, 4) WG_ADD_CONSTANT(18, 8) WG_ADD_CONSTANT(19, 12)
-      WG_SECOND_STATE(WG_ADD_START)
-      WG_STORE(16, 1024) WG_STORE(17, 1088) WG_STORE(18, 1152) WG_STORE(19, 1216) WG_STORE(29, 1856)
-      WG_SECOND_STATE(WG_STORE)
-      WG_ADD_CONSTANT(0, 0) WG_ADD_CONSTANT(1, 4) WG_ADD_CONSTANT(2, 8) WG_ADD_CONSTANT(3, 12)
-      WG_FIRST_STATE(WG_ADD_START)
-      : [rounds] "+r"(rounds), "=v"(z0), "=v"(z1), "=v"(z2), "=v"(z3), "=v"(z4), "=v"(z5), "=v"(z6), "=v"(z7), "=v"(z8),
-        "=v"(z9), "=v"(z10), "=v"(z11), "=v"(z12), "=v"(z13), "=v"(z14), "=v"(z15)
-      : [state] "r"(state), [sigma] "r"(kSigma)
-      : "memory", "cc", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26",
-        "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
-  const Vector all[16] = {z0, z1, z2, z3, z4, z5, z6, z7, z8, z9, z10, z11, z12, z13, z14, z15};
-  for (int i = 0; i < 16; ++i) x[i] = all[i];
+      WG_LANES_FIRST_START WG_LANES_SECOND_START
+      "mov $10, %%eax\n\t.p2align 5\n1:\n\t" WG_BOTH "dec %%eax\n\tjnz 1b\n\t"
+      WG_LANES_ADD_0_TO_7
+      WG_KEEP(0, 0) WG_KEEP(1, 1) WG_KEEP(2, 2) WG_KEEP(3, 3) WG_KEEP(4, 4) WG_KEEP(5, 5) WG_KEEP(6, 6) WG_KEEP(7, 7)
+      WG_LANES_ADD_16_TO_23
+      WG_KEEP(16, 8) WG_KEEP(17, 9) WG_KEEP(18, 10) WG_KEEP(19, 11) WG_KEEP(20, 12) WG_KEEP(21, 13) WG_KEEP(22, 14)
+      WG_KEEP(23, 15)
+      :
+      : [table] "r"(&table), [late] "r"(x), [sigma] "r"(kSigma)
+      : WG_CLOBBERS);
 }
 // clang-format on
 
@@ -447,10 +681,10 @@ INLINE void cipher(const Packet& packet, u32 block, Vector stream) {
 // What becomes of the rows of a pass: block 0 is the packet's one-time key, the others are used at once, or wait.
 template <bool wait, bool all_full>
 INLINE void deliver(Group& group, const Lanes& lanes, u32 i, Vector row) {
+  if (!all_full && i >= lanes.count) return;
   const u32 p = lanes.packet[i], block = lanes.block[i];
   const Packet& packet = group.packet[p];
   if (all_full) return cipher(packet, block, row);
-  if (i >= lanes.count) return;
   if (block == 0) {
     store(group.block_zero[p], row);
   } else if (wait) {
@@ -494,28 +728,162 @@ NOINLINE void pass(Group& group, const Lanes& lanes) {
   }
 }
 
-NOINLINE void double_pass(Group& group, const Lanes lanes[2]) {
-  group.deep = true;
-  Vector state[32], x[16];
-  start_vertical<false>(group, lanes[0], state);
-  start_vertical<false>(group, lanes[1], state + 16);
-  chacha20_of_two(state, x);
+// Lanes whose blocks are not whole (or idle) read zeros and write their key stream to group.edge.
+INLINE void divert_edges(Group& group, Lanes& lanes, u32 row) {
+  alignas(64) static constexpr u8 kZeros[64] = {};
+  for (u32 edges = lanes.full ^ 0xffff; edges != 0; edges &= edges - 1) {
+    const u32 i = static_cast<u32>(__builtin_ctz(edges));
+    lanes.from[i] = kZeros;
+    lanes.to[i] = group.edge[row + i];
+  }
+}
+INLINE void cipher_edges(Group& group, const Lanes& lanes, u32 row) {
+  for (u32 edges = lanes.full ^ 0xffff; edges != 0; edges &= edges - 1) {
+    const u32 i = static_cast<u32>(__builtin_ctz(edges));
+    if (i < lanes.count) cipher_edge(group.packet[lanes.packet[i]], lanes.block[i], load(group.edge[row + i]));
+    store(group.edge[row + i], _mm512_setzero_si512());
+  }
+}
+
+INLINE void fill_table(const Group& group, const Lanes& lanes, Table& table, u32 first) {
+  const Vector who = _mm512_load_si512(lanes.packet);
+  for (unsigned i = 0; i < 8; ++i) store(&table.word[kKeyRow + i][first], pick(group, kKeyRow + i, who));
+  store(&table.word[kBlockRow][first], _mm512_load_si512(lanes.block));
+  for (unsigned i = 0; i < 2; ++i) store(&table.word[kCounterRow + i][first], pick(group, kCounterRow + i, who));
+}
+
+// The next double pass finds the second state of this one; the lanes of the last are free again.
+INLINE void leave_late(Group& group, Lanes* lanes, u64 at) {
+  if (group.late != nullptr && group.late != lanes) group.spare[group.spares++] = group.late;
+  group.late = lanes;
+  group.late_at = at;
+}
+
+NOINLINE void double_pass(Group& group) {
+  group.tabled = group.doubled = true;
+  fill_table(group, *group.first, group.table, 0);
+  fill_table(group, *group.second, group.table, kLanes);
+  divert_edges(group, *group.first, 0);
+  divert_edges(group, *group.second, kLanes);
+  chacha20_of_lanes(group.table, *group.first, 0, group.late_stream, {group.late, group.late_at});
+  if (group.first->full != 0xffff) cipher_edges(group, *group.first, 0);
+  if (group.late != nullptr && group.late->full != 0xffff) cipher_edges(group, *group.late, kLanes);
+  Lanes* const empty = group.spare[--group.spares];
+  leave_late(group, group.second, 0);
+  group.second = empty;
+}
+
+// Two runs: sixteen blocks each, from block `first` on.
+struct Run {
+  u32 packet;
+  u32 block;
+};
+NOINLINE void double_run(Group& group, const Run (&run)[2]) {
+  group.doubled = true;
+  const Vector iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const Packet& a = group.packet[run[0].packet];
+  const Packet& b = group.packet[run[1].packet];
+  for (int i = 0; i < 2; ++i) {
+    store(group.runs.block[i], _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(run[i].block)), iota));
+  }
+  group.runs.counter[0] = a.counter, group.runs.counter[1] = b.counter;
+  Lanes* const lanes = group.spare[--group.spares];
+  lanes->packet[0] = run[1].packet;
+  lanes->full = 0xffff;
+  addresses(*lanes, 0, b, run[1].block, kLanes);
+  const u64 at = (u64{run[0].block} - 1) * 64;
+  chacha20_of_runs(group.runs, a.key, b.key, a.text + at, a.out + at, group.late_stream, {group.late, group.late_at});
+  if (group.late != nullptr && group.late->full != 0xffff) cipher_edges(group, *group.late, kLanes);
+  leave_late(group, lanes, 0);
+}
+
+// What the last double pass left.
+NOINLINE void finish_late(Group& group) {
+  Vector x[16];
+  const Lanes& lanes = *group.late;
+  for (int i = 0; i < 16; ++i) x[i] = group.late_stream.word[i];
   transpose(x);
-  deliver_rows<false, 16>(group, lanes[0], x);
-  for (int i = 0; i < 16; ++i) x[i] = state[16 + i];
-  transpose(x);
-  deliver_rows<false, 16>(group, lanes[1], x);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    store(lanes.to[i] + group.late_at, _mm512_xor_si512(load(lanes.from[i] + group.late_at), x[i]));
+  }
+  if (lanes.full != 0xffff) cipher_edges(group, lanes, kLanes);
+  leave_late(group, nullptr, 0);
+}
+
+// Thirty-two packets that all have `blocks` whole blocks at their beginnings: lane i is packet i, and nothing is moved.
+NOINLINE void cipher_all_columns(Group& group, u32 blocks) {
+  group.doubled = true;
+  Lanes* const halves[2] = {&group.columns_left, group.spare[--group.spares]};
+  for (u32 half = 0; half < 2; ++half) {
+    Lanes& lanes = *halves[half];
+    for (u32 i = 0; i < kLanes; ++i) {
+      lanes.from[i] = group.packet[half * kLanes + i].text;
+      lanes.to[i] = group.packet[half * kLanes + i].out;
+    }
+    lanes.full = 0xffff;
+  }
+  for (u32 block = 1; block <= blocks; ++block) {
+    const Vector number = _mm512_set1_epi32(static_cast<int>(block));
+    store(&group.columns.word[kBlockRow][0], number);
+    store(&group.columns.word[kBlockRow][kLanes], number);
+    const u64 at = (u64{block} - 1) * 64;
+    chacha20_of_lanes(group.columns, group.columns_left, at, group.late_stream, {group.late, group.late_at});
+    leave_late(group, halves[1], at);
+  }
+  finish_late(group);
+}
+
+// Packets [first, first + 8), four blocks of each at a time: lanes are the eight packets, four times.
+NOINLINE void cipher_eight_columns(Group& group, u32 first) {
+  group.doubled = group.tabled = true;
+  const u32 begin = group.packet[first].apart_first, end = group.packet[first].apart_end;
+  for (u32 row = 0; row < 11; ++row) {
+    const auto* const eight = reinterpret_cast<const __m256i*>(&group.columns.word[row][first]);
+    const Vector twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(eight));
+    store(&group.table.word[row][0], twice);
+    store(&group.table.word[row][kLanes], twice);
+  }
+  Lanes& left = group.columns_left;
+  Lanes& right = *group.spare[--group.spares];
+  const auto eight = [&](auto&& of) {
+    const auto number = [&](u32 i) {
+      return static_cast<long long>(reinterpret_cast<u64>(of(group.packet[first + i])));
+    };
+    return _mm512_setr_epi64(number(0), number(1), number(2), number(3), number(4), number(5), number(6), number(7));
+  };
+  const Vector from = eight([](const Packet&p) { return p.text; }), to = eight([](const Packet&p) { return p.out; });
+  const auto plus = [](Vector v, int octets) { return _mm512_add_epi64(v, _mm512_set1_epi64(octets)); };
+  store(left.from, from), store(left.from + 8, plus(from, 64));
+  store(left.to, to), store(left.to + 8, plus(to, 64));
+  store(right.from, plus(from, 128)), store(right.from + 8, plus(from, 192));
+  store(right.to, plus(to, 128)), store(right.to + 8, plus(to, 192));
+  left.full = right.full = 0xffff;
+  right.packet[0] = first;
+  Vector number = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(begin)),
+                                   _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1));
+  const Vector two = _mm512_set1_epi32(2);
+  for (u32 block = begin; block < end; block += 4) {
+    store(&group.table.word[kBlockRow][0], number);
+    number = _mm512_add_epi32(number, two);
+    store(&group.table.word[kBlockRow][kLanes], number);
+    number = _mm512_add_epi32(number, two);
+    const u64 at = (u64{block} - 1) * 64;
+    chacha20_of_lanes(group.table, left, at, group.late_stream, {group.late, group.late_at});
+    if (group.late != nullptr && group.late->full != 0xffff) cipher_edges(group, *group.late, kLanes);
+    leave_late(group, &right, at);
+  }
 }
 
 // Everything that was collected. A second pass of up to 8 lanes costs less by rows than as half of a double pass.
-INLINE void pass_both(Group& group, Lanes lanes[2]) {
-  if (lanes[1].count > 8) {
-    double_pass(group, lanes);
+INLINE void pass_both(Group& group) {
+  if (group.second->count > 8) {
+    double_pass(group);
   } else {
-    if (lanes[0].count != 0) pass<false>(group, lanes[0]);
-    if (lanes[1].count != 0) pass<false>(group, lanes[1]);
+    if (group.first->count != 0) pass<false>(group, *group.first);
+    if (group.second->count != 0) pass<false>(group, *group.second);
   }
-  lanes[0].count = lanes[0].full = lanes[1].count = lanes[1].full = 0;
+  group.first->count = group.first->full = group.second->count = group.second->full = 0;
 }
 
 // Packets' block 0, sixteen at a time: r and s stay vertical, only pairs of words become 64-bit columns.
@@ -540,16 +908,13 @@ NOINLINE void one_time_keys_of_sixteen(Group& group) {
   keep_one_time_keys(group, 0, x);
 }
 NOINLINE void one_time_keys_of_thirty_two(Group& group) {
-  group.deep = true;
-  Lanes lanes[2];
-  Vector state[32], x[16];
-  for (u32 half = 0; half < 2; ++half) {
-    lanes_of_block_zero(lanes[half], half * kLanes);
-    start_vertical<false>(group, lanes[half], state + half * kLanes);
+  for (u32 first = 0; first < kMaxGroup; first += kLanes) {
+    store(&group.columns.word[kBlockRow][first], _mm512_setzero_si512());
   }
-  chacha20_of_two(state, x);
+  Vector x[16];
+  chacha20_first_words(group.columns, x);
   keep_one_time_keys(group, 0, x);
-  keep_one_time_keys(group, kLanes, state + kLanes);
+  keep_one_time_keys(group, kLanes, x + 8);
 }
 
 // block_zero of packets [first, first + 8) to one_time.
@@ -586,25 +951,25 @@ NOINLINE void transpose_keys(Group& group, u32 first) {
     y[i + 3] = _mm512_unpackhi_epi64(b, d);
   }
   const Vector even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
-  for (int w = 0; w < 4; ++w) {
-    store(&group.key[w][first], _mm512_permutex2var_epi64(y[w], even, y[4 + w]));
-    store(&group.key[4 + w][first], _mm512_permutex2var_epi64(y[w], odd, y[4 + w]));
+  for (unsigned w = 0; w < 4; ++w) {
+    store(&group.columns.word[kKeyRow + w][first], _mm512_permutex2var_epi64(y[w], even, y[4 + w]));
+    store(&group.columns.word[kKeyRow + 4 + w][first], _mm512_permutex2var_epi64(y[w], odd, y[4 + w]));
   }
   for (u32 i = 0; i < kLanes; ++i) {
-    group.counter[0][first + i] = static_cast<u32>(packet(i).counter);
-    group.counter[1][first + i] = static_cast<u32>(packet(i).counter >> 32);
+    group.columns.word[kCounterRow][first + i] = static_cast<u32>(packet(i).counter);
+    group.columns.word[kCounterRow + 1][first + i] = static_cast<u32>(packet(i).counter >> 32);
   }
 }
 
 INLINE void broadcast_key(Group& group) {  // of the group's only packet; its lanes ask for column 0 only
   const Packet& packet = group.packet[0];
-  for (int w = 0; w < 8; ++w) {
+  for (unsigned w = 0; w < 8; ++w) {
     int word;
     __builtin_memcpy(&word, packet.key + 4 * w, 4);
-    store(&group.key[w][0], _mm512_set1_epi32(word));
+    store(&group.columns.word[kKeyRow + w][0], _mm512_set1_epi32(word));
   }
-  store(&group.counter[0][0], _mm512_set1_epi32(static_cast<int>(packet.counter)));
-  store(&group.counter[1][0], _mm512_set1_epi32(static_cast<int>(packet.counter >> 32)));
+  store(&group.columns.word[kCounterRow][0], _mm512_set1_epi32(static_cast<int>(packet.counter)));
+  store(&group.columns.word[kCounterRow + 1][0], _mm512_set1_epi32(static_cast<int>(packet.counter >> 32)));
 }
 
 // --- Poly1305 ---
@@ -802,7 +1167,6 @@ INLINE void transpose_last_blocks(const Message m[8], u32 i, Vector& low, Vector
 // Tags of packets [first, first + 8); those beyond the group's count repeat its last, and nobody reads their tags.
 template <bool sealing>
 NOINLINE void poly_across(Group& group, u32 first) {
-  group.deep = true;
   Message m[8];
   u64 lengths[8];
   const u32 end = first + 8 < group.count ? first + 8 : group.count;
@@ -1109,6 +1473,26 @@ INLINE void one_time_keys(Group& group, Position& at) {
   }
 }
 
+INLINE void begin_collecting(Group& group) {
+  group.first = &group.lanes[0], group.second = &group.lanes[1];
+  group.late = nullptr, group.late_at = 0;
+  group.spare[0] = &group.lanes[2], group.spare[1] = &group.lanes[3], group.spares = 2;
+  group.first->count = group.first->full = group.second->count = group.second->full = 0;
+}
+
+// How many blocks every packet of a whole group has that can be computed as columns.
+INLINE u32 columns_of(const Group& group) {
+  if (group.count < kMaxGroup || group.packet[0].length < 64 || group.packet[kMaxGroup - 1].blocks > kColumnsMost)
+    return 0;
+  u32 least = kColumnsMost;
+  for (u32 p = 0; p < kMaxGroup; ++p) {
+    const Packet& packet = group.packet[p];
+    const u32 whole = packet.full_first == 1 ? packet.full_count : 0;
+    least = whole < least ? whole : least;
+  }
+  return least;
+}
+
 // The packets whose tags are computed next: eight columns, or a pair of long ones.
 INLINE u32 unit_end(const Group& group, u32 first) {
   const u32 eight = (first & ~7u) + 8 < group.count ? (first & ~7u) + 8 : group.count;
@@ -1116,18 +1500,90 @@ INLINE u32 unit_end(const Group& group, u32 first) {
   return first + 2 < group.count ? first + 2 : group.count;
 }
 
+// Sets apart, of the list from `at` on, what eight packets have in common, and runs of sixteen blocks of long ones.
+INLINE void set_apart(Group& group, const Position& at) {
+  if (group.packet[group.count - 1].blocks < 4) return;
+  for (u32 first = 0, end; first < group.count; first = end) {
+    end = unit_end(group, first);
+    if (first < at.packet || (first == at.packet && at.block != at.begin)) continue;
+    u32 from = at.begin, until = ~0u;
+    const bool eight = end - first == 8;
+    for (u32 p = first; p < end; ++p) {
+      Packet& packet = group.packet[p];
+      const u32 past = packet.full_first + packet.full_count;
+      if (eight) {
+        from = from > packet.full_first ? from : packet.full_first;
+        until = until < past ? until : past;
+      } else if (packet.length >= kLong) {
+        const u32 run = at.begin > packet.full_first ? at.begin : packet.full_first;
+        if (past < run + kLanes) continue;
+        packet.apart_first = run;
+        packet.apart_end = run + (past - run) / kLanes * kLanes;
+      }
+    }
+    if (!eight || until < from + 4) continue;
+    for (u32 p = first; p < end; ++p) {
+      group.packet[p].apart_first = from;
+      group.packet[p].apart_end = from + ((until - from) & ~3u);
+    }
+  }
+}
+INLINE bool has_apart(const Packet& packet) { return packet.apart_first < packet.apart_end; }
+
+// A run that waits for another one.
+struct RunLeft {
+  Run run[2];
+  u32 count = 0;
+};
+INLINE void finish_run(Group& group, RunLeft& left) {
+  if (left.count == 0) return;
+  Lanes lanes;
+  take(lanes, left.run[0].packet, group.packet[left.run[0].packet], left.run[0].block, kLanes);
+  pass<false>(group, lanes);
+  left.count = 0;
+}
+// What was set apart, of packets [first, end).
+INLINE void cipher_apart(Group& group, RunLeft& left, u32 first, u32 end) {
+  if (end - first == 8) {
+    if (!has_apart(group.packet[first])) return;
+    bool all = true;
+    for (u32 p = first; p < end; ++p) all &= group.packet[p].wanted;
+    if (all) return cipher_eight_columns(group, first);
+    for (u32 p = first; p < end; ++p)
+      group.packet[p].apart_first = group.packet[p].apart_end = group.packet[p].blocks + 1;
+    return;
+  }
+  for (u32 p = first; p < end; ++p) {
+    const Packet& packet = group.packet[p];
+    if (!packet.wanted) continue;
+    for (u32 block = packet.apart_first; block < packet.apart_end; block += kLanes) {
+      left.run[left.count++] = {p, block};
+      if (left.count == 2) double_run(group, left.run), left.count = 0;
+    }
+  }
+}
+
 INLINE void seal_group(Group& group) {
   Position at;
   one_time_keys<true>(group, at);
-  Lanes* const lanes = group.lanes;
-  lanes[0].count = lanes[0].full = lanes[1].count = lanes[1].full = 0;
+  begin_collecting(group);
+  if (const u32 columns = at.packet == 0 && at.block == 1 ? columns_of(group) : 0; columns != 0) {
+    cipher_all_columns(group, columns);
+    at.block = at.begin = columns + 1;
+  } else {
+    set_apart(group, at);
+  }
+  RunLeft run;
   for (u32 first = 0, end; first < group.count; first = end) {
     end = unit_end(group, first);
+    cipher_apart(group, run, first, end);
+    finish_run(group, run);
     while (at.packet < end) {  // a pass takes blocks of the packets behind, too
-      fill(lanes[0], group, at, group.count);
-      fill(lanes[1], group, at, group.count);
-      pass_both(group, lanes);
+      fill(*group.first, group, at, group.count);
+      fill(*group.second, group, at, group.count);
+      pass_both(group);
     }
+    if (group.late != nullptr && group.late->packet[0] < end) finish_late(group);
     poly1305<true>(group, first, end);
   }
   for (u32 p = 0; p < group.count; ++p) {
@@ -1146,24 +1602,37 @@ INLINE void open_group(Group& group) {
   Position at;
   one_time_keys<false>(group, at);
   u32 waiting = 0;
-  Lanes* const lanes = group.lanes;
-  lanes[0].count = lanes[0].full = lanes[1].count = lanes[1].full = 0;
+  begin_collecting(group);
+  const u32 columns = at.packet == 0 && at.block == 1 ? columns_of(group) : 0;
+  if (columns == 0) set_apart(group, at);
+  RunLeft run;
+  bool all = true;
   for (u32 first = 0, end; first < group.count; first = end) {
     end = unit_end(group, first);
     poly1305<false>(group, first, end);
-    for (u32 p = first; p < end; ++p) group.packet[p].wanted = tag_matches(group, p);
+    for (u32 p = first; p < end; ++p) all &= group.packet[p].wanted = tag_matches(group, p);
     for (; waiting < group.waiting && group.waiting_packet[waiting] < end; ++waiting) {
       const Packet& packet = group.packet[group.waiting_packet[waiting]];
       if (packet.wanted) cipher_edge(packet, group.waiting_block[waiting], load(group.stream[waiting]));
     }
+    if (columns != 0) {
+      if (end < group.count) continue;
+      if (all) {
+        cipher_all_columns(group, columns);
+        at.block = at.begin = columns + 1;
+      }
+    }
+    cipher_apart(group, run, first, end);
+    if (end == group.count) finish_run(group, run);
     for (;;) {  // a pass that is not full waits for the packets behind
-      fill(lanes[0], group, at, end);
-      fill(lanes[1], group, at, end);
-      if (lanes[1].count < kLanes && end < group.count) break;
-      if (lanes[0].count == 0) break;
-      pass_both(group, lanes);
+      fill(*group.first, group, at, end);
+      fill(*group.second, group, at, end);
+      if (group.second->count < kLanes && end < group.count) break;
+      if (group.first->count == 0) break;
+      pass_both(group);
     }
   }
+  if (group.late != nullptr) finish_late(group);
 }
 
 // Columns that were used, and what lies in rows.
@@ -1177,7 +1646,14 @@ INLINE void wipe(Group& group) {
     if (group.packet[0].blocks < 8) return;  // by rows, from the caller's key
   }
   for (u32 first = 0; first < group.count; first += kLanes) {
-    for (auto& row : group.key) store(&row[first], zero);
+    for (auto& row : group.columns.word) store(&row[first], zero);
+  }
+  if (group.tabled) {
+    for (auto& row : group.table.word) store(row, zero), store(row + kLanes, zero);
+  }
+  if (group.doubled) {
+    for (Vector& word : group.late_stream.word) word = zero;
+    for (Vector& word : group.late_stream.spill) word = zero;
   }
   if (group.count == 1) return;
   for (u32 first = 0; first < group.count; first += 8) {
@@ -1191,13 +1667,12 @@ INLINE void wipe(Group& group) {
 }
 
 // More than the deepest chain of callees' frames: see -fstack-usage, and aead_wiping_test, which searches what is left.
-constexpr u32 kTrace = 2560, kTraceDeep = 5120;
+constexpr u32 kTrace = 2816;
 
 // Registers, and the stack below: callees spilled there, and a double pass keeps its states there.
-template <u32 octets>
 NOINLINE void leave_no_trace() {
-  alignas(64) u8 below[octets];
-  for (u32 i = 0; i < octets; i += 64) _mm512_store_si512(below + i, _mm512_setzero_si512());
+  alignas(64) u8 below[kTrace];
+  for (u32 i = 0; i < kTrace; i += 64) _mm512_store_si512(below + i, _mm512_setzero_si512());
   __asm__ volatile("" : : "r"(below) : "memory");
   __asm__ volatile(
       "vpxord %%xmm16, %%xmm16, %%xmm16\n\tvpxord %%xmm17, %%xmm17, %%xmm17\n\tvpxord %%xmm18, %%xmm18, %%xmm18\n\t"
@@ -1213,12 +1688,8 @@ NOINLINE void leave_no_trace() {
         "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
 }
 
-INLINE void forget(bool deep) {
-  if (deep) {
-    leave_no_trace<kTraceDeep>();
-  } else {
-    leave_no_trace<kTrace>();
-  }
+INLINE void forget() {
+  leave_no_trace();
   __asm__ volatile("" : : : "memory");  // no tail call: after a jump its frame would lie where ours is, not below it
 }
 
@@ -1252,6 +1723,7 @@ INLINE void find_full_blocks(Packet& packet) {
   packet.full_first = (packet.head_length + 63) / 64 + 1;
   const u32 end = packet.body_end / 64 + 1;  // one past the last block that ends inside the body
   packet.full_count = end > packet.full_first ? end - packet.full_first : 0;
+  packet.apart_first = packet.apart_end = packet.blocks + 1;
 }
 
 INLINE u32 text_length(const SealJob& job) { return job.head_length + job.body_length + job.padding; }
@@ -1310,21 +1782,21 @@ NOINLINE void open_some(Group& group, OpenJob* jobs, u32 count) {
 void seal(SealJob* jobs, std::size_t count) noexcept {
   if (count == 0) return;
   Group group;
-  group.deep = group.powers = false;
+  group.powers = group.tabled = group.doubled = false;
   for (std::size_t done = 0; done < count; done += kMaxGroup) {
     seal_some(group, jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
   }
-  forget(group.deep);
+  forget();
 }
 
 void open(OpenJob* jobs, std::size_t count) noexcept {
   if (count == 0) return;
   Group group;
-  group.deep = group.powers = false;
+  group.powers = group.tabled = group.doubled = false;
   for (std::size_t done = 0; done < count; done += kMaxGroup) {
     open_some(group, jobs + done, static_cast<u32>(count - done < kMaxGroup ? count - done : kMaxGroup));
   }
-  forget(group.deep);
+  forget();
 }
 
 }  // namespace
