@@ -4,6 +4,9 @@
 //   tables/allowed_ips/change/<shape>/<prefixes>   add, remove and move, at random; the slowest of a hundred, too
 //   tables/allowed_ips/memory/<prefixes>           a /32 and a /128 a peer, both tables full: octets a peer
 //   tables/sessions/find/<sessions>                receiver index -> slot: one line a packet
+//   tables/memory_limit/<what>/<MB>                what memory itself takes for a burst of 64, at random among so many
+//                                                  MB of huge pages: a line; two side by side; a line among 2 MB that
+//                                                  leads to two (the least a lookup of a large table can do)
 //
 // <shape>: v4_hosts, v6_hosts (anywhere), v4_dense (of 10/8, in order), v6_subnet (random hosts of one /64), v4_nested
 // and v6_nested (lengths 8 to 32 and 16 to 128, half of them inside one that is there, one to eight bits longer).
@@ -19,6 +22,7 @@
 
 #include "bench/bench.h"
 #include "dataplane/base/bytes.h"
+#include "dataplane/base/zero_pages.h"
 #include "dataplane/route/allowed_ips.h"
 #include "dataplane/session/session_table.h"
 
@@ -193,7 +197,49 @@ void sessions(benchmark::State& state, std::size_t count) {
   state.counters["lines"] = 1;  // by construction: one word of eight octets
 }
 
+enum class Access { kLine, kPair, kLineThenPair };
+constexpr std::pair<const char*, Access> kAccesses[] = {
+    {"line", Access::kLine}, {"pair", Access::kPair}, {"line_then_pair", Access::kLineThenPair}};
+
+// Prefetches as the search's are; nothing but them and the reads is in the loop.
+void memory_limit(benchmark::State& state, Access access, std::size_t octets) {
+  constexpr std::size_t kNear = std::size_t{2} << 20, kPairOctets = 128, kOrder = 1 << 20;
+  const ZeroPages far{octets}, near{kNear};
+  ::madvise(near.get(), kNear, MADV_HUGEPAGE);
+  auto* pairs = static_cast<std::uint8_t*>(far.get());
+  auto* leads = static_cast<std::uint32_t*>(near.get());
+  std::mt19937_64 random{1};
+  std::memset(pairs, 1, octets);
+  for (std::size_t i = 0; i < kNear / 4; ++i) leads[i] = static_cast<std::uint32_t>(random() % (octets / kPairOctets));
+  std::vector<std::uint32_t> order(kOrder);
+  for (std::uint32_t& which : order)
+    which = static_cast<std::uint32_t>(random() % (access == Access::kLineThenPair ? kNear / 4 : octets / kPairOctets));
+  std::size_t at = 0;
+  const Meter meter;
+  for (auto _ : state) {
+    const std::uint8_t* pair[kBurst];
+    if (access == Access::kLineThenPair)
+      for (std::size_t i = 0; i < kBurst; ++i) __builtin_prefetch(leads + order[at + i], 0, 2);
+    for (std::size_t i = 0; i < kBurst; ++i) {
+      const std::uint32_t which = order[at + i];
+      pair[i] = pairs + std::size_t{access == Access::kLineThenPair ? leads[which] : which} * kPairOctets;
+      __builtin_prefetch(pair[i], 0, 2);
+      if (access != Access::kLine) __builtin_prefetch(pair[i] + 64, 0, 2);
+    }
+    std::uint32_t sum = 0;
+    for (std::size_t i = 0; i < kBurst; ++i) sum += pair[i][0] + (access == Access::kLine ? 0u : pair[i][64]);
+    benchmark::DoNotOptimize(sum);
+    at = at + kBurst == kOrder ? 0 : at + kBurst;
+  }
+  meter.report(state, kBurst, 0);
+}
+
 const bool registered = [] {
+  for (const std::size_t megabytes : {16, 64, 256})
+    for (const auto& [name, access] : kAccesses)
+      benchmark::RegisterBenchmark(
+          std::string{"tables/memory_limit/"}.append(name).append("/").append(std::to_string(megabytes)).c_str(),
+          [access = access, megabytes](benchmark::State& state) { memory_limit(state, access, megabytes << 20); });
   for (const std::size_t count : {1000, 10000, 100000, 1000000}) {
     const std::string tail = std::string{"/"}.append(std::to_string(count));
     for (const auto& [name, shape] : kShapes) {

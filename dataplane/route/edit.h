@@ -68,15 +68,15 @@ class Edit {
       for (--count; which < count; ++which) item[which] = item[which + 1];
     }
   };
-  static Items items_of(const Bucket<Key>& bucket) {
+  static Items items_of(Bucket<Key> bucket) {
     Items items;
-    for (; items.count < bucket.count; ++items.count)
-      items.item[items.count] = {bucket.key(items.count), bucket.length[items.count], bucket.value(items.count)};
+    for (unsigned& i = items.count; i < bucket.count(); ++i)
+      items.item[i] = {bucket.key(i), bucket.length(i), bucket.value(i)};
     return items;
   }
-  static unsigned find_in(const Bucket<Key>& bucket, Key key, unsigned length) {  // count: not there
+  static unsigned find_in(Bucket<Key> bucket, Key key, unsigned length) {  // count: not there
     unsigned i = 0;
-    while (i < bucket.count && (bucket.length[i] != length || bucket.key(i) != key)) ++i;
+    while (i < bucket.count() && (bucket.length(i) != length || bucket.key(i) != key)) ++i;
     return i;
   }
 
@@ -92,20 +92,15 @@ class Edit {
   }
 
   Ref<Key> make_bucket(const Items& items);
+  Node<Key>* make_place(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children);
   Node<Key>* make_node(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children);
   Node<Key>* copy(const Node<Key>& from, std::uint64_t prefixes, std::uint64_t children);
   Ref<Key> burst(const Items& items);
-  Ref<Key> with_in_bucket(const Bucket<Key>& bucket, const Item& item);
+  Ref<Key> with_in_bucket(Bucket<Key> bucket, const Item& item);
   Ref<Key> fork(const Node<Key>& node, const Item& item);
   Ref<Key> rest_of(const Node<Key>& node, std::uint64_t prefixes, std::uint64_t children, unsigned c, Ref<Key> below);
   bool gather(Items& items, const Node<Key>& node, std::uint64_t prefixes, std::uint64_t children, unsigned c,
               Ref<Key> below);
-  static void set_child(Node<Key>* node, unsigned c, Ref<Key> child) {
-    node->child_at()[ones(node->children & below(c))] = child;
-  }
-  static void set_value(Node<Key>* node, unsigned n, Value value) {
-    node->value_at()[ones(node->prefixes & below(n))] = value;
-  }
 
   NodePool& pool_;
   std::array<Block, kMostBlocks> made_, old_;
@@ -114,19 +109,15 @@ class Edit {
 
 template <class Key>
 Ref<Key> Edit<Key>::make_bucket(const Items& items) {
-  auto* bucket = new (take(Bucket<Key>::size(items.count))) Bucket<Key>{};
-  bucket->count = static_cast<std::uint8_t>(items.count);
-  for (unsigned i = 0; i < items.count; ++i) {
-    bucket->length[i] = static_cast<std::uint8_t>(items.item[i].length);
-    std::memcpy(bucket->key_at() + i * sizeof(Key), &items.item[i].key, sizeof(Key));
-    bucket->slot_at()[i] = items.item[i].value.slot;
-    bucket->slot_at()[items.count + i] = items.item[i].value.record;
-  }
+  const Bucket<Key> bucket{take(Bucket<Key>::size(items.count)), items.count};
+  for (unsigned i = 0; i < items.count; ++i)
+    bucket.write(i, items.item[i].key, items.item[i].length, items.item[i].value);
   return Ref<Key>{bucket};
 }
 
+// Neither children nor values are written, nor what a wide one says of its values.
 template <class Key>
-Node<Key>* Edit<Key>::make_node(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children) {
+Node<Key>* Edit<Key>::make_place(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children) {
   const unsigned child_count = ones(children), value_count = ones(prefixes);
   auto* node = new (take(Node<Key>::size(child_count, value_count))) Node<Key>;
   node->prefixes = prefixes;
@@ -136,6 +127,15 @@ Node<Key>* Edit<Key>::make_node(Key key, unsigned depth, std::uint64_t prefixes,
   node->depth = static_cast<std::uint8_t>(depth);
   node->child_count = static_cast<std::uint8_t>(child_count);
   node->value_count = static_cast<std::uint8_t>(value_count);
+  node->wide = Node<Key>::needs_wide(child_count, value_count);
+  return node;
+}
+
+// Children and values are still to be written.
+template <class Key>
+Node<Key>* Edit<Key>::make_node(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children) {
+  Node<Key>* node = make_place(key, depth, prefixes, children);
+  if (node->wide) node->write_entries();
   return node;
 }
 
@@ -156,9 +156,22 @@ void copy_common(T* to, std::uint64_t to_set, const T* from, std::uint64_t from_
 // A copy with other bits, one at most a set; what is new in it is still to be written.
 template <class Key>
 Node<Key>* Edit<Key>::copy(const Node<Key>& from, std::uint64_t prefixes, std::uint64_t children) {
-  Node<Key>* to = make_node(from.number(), from.depth, prefixes, children);
-  copy_common(to->child_at(), children, from.child_at(), from.children);
-  copy_common(to->value_at(), prefixes, from.value_at(), from.prefixes);
+  Node<Key>* to = make_place(from.number(), from.depth, prefixes, children);
+  if (!to->wide && !from.wide) {
+    copy_common(to->child_at(), children, from.child_at(), from.children);
+  } else if (to->wide && from.wide && prefixes == from.prefixes) {
+    std::memcpy(to->entries(), from.entries(), Node<Key>::kChunks * sizeof(Entry<Key>));
+    if (const std::uint64_t gone = from.children & ~children; gone != 0)
+      to->put_child(static_cast<unsigned>(std::countr_zero(gone)), {});
+  } else {
+    if (to->wide) to->write_entries();
+    for (std::uint64_t left = children & from.children; left != 0; left &= left - 1) {
+      const auto c = static_cast<unsigned>(std::countr_zero(left));
+      to->put_child(c, from.child(c));
+    }
+  }
+  copy_common(to->slots(), prefixes, from.slots(), from.prefixes);
+  copy_common(to->records(), prefixes, from.records(), from.prefixes);
   drop(&from, from.size());
   return to;
 }
@@ -189,23 +202,23 @@ Ref<Key> Edit<Key>::burst(const Items& items) {
       if (home(items.item[i].length) != depth && chunk(items.item[i].key, depth) == c)
         part.item[part.count++] = items.item[i];
     WG_CHECK(part.count <= kMost);  // else they would have more in common
-    set_child(node, c, make_bucket(part));
+    node->set_child(c, make_bucket(part));
   }
   for (unsigned i = 0; i < items.count; ++i)
     if (home(items.item[i].length) == depth)
-      set_value(node, number_of(items.item[i].key, items.item[i].length), items.item[i].value);
+      node->set_value(number_of(items.item[i].key, items.item[i].length), items.item[i].value);
   return Ref<Key>{node};
 }
 
 template <class Key>
-Ref<Key> Edit<Key>::with_in_bucket(const Bucket<Key>& bucket, const Item& item) {
+Ref<Key> Edit<Key>::with_in_bucket(Bucket<Key> bucket, const Item& item) {
   Items items = items_of(bucket);
   const unsigned known = find_in(bucket, item.key, item.length);
-  if (known < bucket.count)
+  if (known < bucket.count())
     items.item[known].value = item.value;
   else
     items.add(item);
-  drop(&bucket, bucket.size());
+  drop(bucket.block(), bucket.size());
   return items.count <= kMost ? make_bucket(items) : burst(items);
 }
 
@@ -221,16 +234,16 @@ Ref<Key> Edit<Key>::fork(const Node<Key>& node, const Item& item) {
   if (depth == target) {  // the prefix's node goes between the node and its parent
     const unsigned n = number_of(item.key, item.length);
     Node<Key>* here = make_node(item.key, target, bit(n), bit(old_chunk));
-    set_child(here, old_chunk, Ref<Key>{&node});
-    set_value(here, n, item.value);
+    here->set_child(old_chunk, Ref<Key>{&node});
+    here->set_value(n, item.value);
     return Ref<Key>{here};
   }
   const unsigned c = chunk(item.key, depth);
   Node<Key>* here = make_node(item.key, depth, 0, bit(old_chunk) | bit(c));
   Items alone;
   alone.add(item);
-  set_child(here, c, make_bucket(alone));
-  set_child(here, old_chunk, Ref<Key>{&node});
+  here->set_child(c, make_bucket(alone));
+  here->set_child(old_chunk, Ref<Key>{&node});
   return Ref<Key>{here};
 }
 
@@ -241,29 +254,29 @@ Ref<Key> Edit<Key>::with(Ref<Key> root, const Item& item) {
     alone.add(item);
     return make_bucket(alone);
   }
-  if (root.is_bucket()) return with_in_bucket(*root.bucket(), item);
+  if (root.is_bucket()) return with_in_bucket(root.bucket(), item);
   const Node<Key>& node = *root.node();
   const unsigned target = home(item.length);
   if (node.depth > target || !node.on_path(item.key)) return fork(node, item);
   if (node.depth == target) {
     const unsigned n = number_of(item.key, item.length);
     Node<Key>* here = copy(node, node.prefixes | bit(n), node.children);
-    set_value(here, n, item.value);
+    here->set_value(n, item.value);
     return Ref<Key>{here};
   }
   const unsigned c = chunk(item.key, node.depth);
   const Ref<Key> below = with(node.child(c), item);
   Node<Key>* here = copy(node, node.prefixes, node.children | bit(c));
-  set_child(here, c, below);
+  here->set_child(c, below);
   return Ref<Key>{here};
 }
 
 template <class Key>
 Ref<Key> Edit<Key>::without(Ref<Key> root, Key key, unsigned length) {
   if (root.is_bucket()) {
-    Items items = items_of(*root.bucket());
-    items.erase(find_in(*root.bucket(), key, length));
-    drop(root.block(), root.bucket()->size());
+    Items items = items_of(root.bucket());
+    items.erase(find_in(root.bucket(), key, length));
+    drop(root.block(), root.bucket().size());
     return items.count == 0 ? Ref<Key>{} : make_bucket(items);
   }
   const Node<Key>& node = *root.node();
@@ -289,12 +302,12 @@ Ref<Key> Edit<Key>::rest_of(const Node<Key>& node, std::uint64_t prefixes, std::
     for (std::uint64_t left = children; left != 0; left &= left - 1) {
       const auto i = static_cast<unsigned>(std::countr_zero(left));
       const Ref<Key> child = i == c ? below : node.child(i);
-      drop(child.block(), child.bucket()->size());  // even if just made
+      drop(child.block(), child.bucket().size());  // even if just made
     }
     return make_bucket(items);
   }
   Node<Key>* here = copy(node, prefixes, children);
-  if ((children & bit(c)) != 0) set_child(here, c, below);
+  if ((children & bit(c)) != 0) here->set_child(c, below);
   return Ref<Key>{here};
 }
 
@@ -305,8 +318,8 @@ bool Edit<Key>::gather(Items& items, const Node<Key>& node, std::uint64_t prefix
   for (std::uint64_t left = children; left != 0; left &= left - 1) {
     const auto i = static_cast<unsigned>(std::countr_zero(left));
     const Ref<Key> child = i == c ? below : node.child(i);
-    if (!child.is_bucket() || items.count + child.bucket()->count + ones(prefixes) > kFew) return false;
-    const Items part = items_of(*child.bucket());
+    if (!child.is_bucket() || items.count + child.bucket().count() + ones(prefixes) > kFew) return false;
+    const Items part = items_of(child.bucket());
     for (unsigned p = 0; p < part.count; ++p) items.add(part.item[p]);
   }
   for (std::uint64_t left = prefixes; left != 0; left &= left - 1) {
@@ -314,7 +327,7 @@ bool Edit<Key>::gather(Items& items, const Node<Key>& node, std::uint64_t prefix
     const unsigned bits = 31 - static_cast<unsigned>(std::countl_zero(n));
     const unsigned length = node.depth + bits;
     const Key within = bits == 0 ? Key{0} : static_cast<Key>(Key{n ^ 1u << bits} << (kBits<Key> - length));
-    items.add({static_cast<Key>(node.number() | within), length, *node.value(n)});
+    items.add({static_cast<Key>(node.number() | within), length, node.value(n)});
   }
   return true;
 }
@@ -326,21 +339,22 @@ Value Edit<Key>::find(Ref<Key> ref, Key key, unsigned length, Value none) {
     const Node<Key>& node = *ref.node();
     if (node.depth > target || !node.on_path(key)) return none;
     const unsigned n = number_of(key, length);
-    if (node.depth == target) return (node.prefixes & bit(n)) == 0 ? none : *node.value(n);
+    if (node.depth == target) return (node.prefixes & bit(n)) == 0 ? none : node.value(n);
     ref = node.child(chunk(key, node.depth));
   }
   if (ref.none()) return none;
-  const unsigned i = find_in(*ref.bucket(), key, length);
-  return i == ref.bucket()->count ? none : ref.bucket()->value(i);
+  const unsigned i = find_in(ref.bucket(), key, length);
+  return i == ref.bucket().count() ? none : ref.bucket().value(i);
 }
 
 template <class Key>
 void Edit<Key>::free_all(Ref<Key> ref, NodePool& pool) {
   if (ref.none()) return;
-  if (ref.is_bucket()) return pool.give_back(const_cast<void*>(ref.block()), ref.bucket()->size());
+  if (ref.is_bucket()) return pool.give_back(ref.block(), ref.bucket().size());
   const Node<Key>& node = *ref.node();
-  for (unsigned i = 0; i < node.child_count; ++i) free_all(node.child_at()[i], pool);
-  pool.give_back(const_cast<void*>(ref.block()), node.size());
+  for (std::uint64_t left = node.children; left != 0; left &= left - 1)
+    free_all(node.child(static_cast<unsigned>(std::countr_zero(left))), pool);
+  pool.give_back(ref.block(), node.size());
 }
 
 }  // namespace wireplane::route

@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "dataplane/base/bytes.h"
 
@@ -92,23 +93,82 @@ unsigned number_of(Key key, unsigned length) {
 
 template <class Key>
 struct Node;
-template <class Key>
-struct Bucket;
 
-// Leads to a node, a bucket, or nothing. The lowest bit tells; blocks are aligned.
+// Up to seven prefixes where the trie ends, longest first: their keys, lengths, slots, and records, each side by side.
+// Readers need one line for three IPv6 or seven IPv4 prefixes, two for six IPv6 prefixes.
+template <class Key>
+class Bucket {
+ public:
+  static constexpr unsigned kMost = 7;
+
+  Bucket(void* block, unsigned count) : block_{static_cast<std::uint8_t*>(block)}, count_{count} {}
+
+  static std::size_t size(unsigned count) { return read(count) + count * sizeof(std::uint32_t); }
+  [[nodiscard]] std::size_t size() const { return size(count_); }
+  [[nodiscard]] std::size_t read() const { return read(count_); }
+  [[nodiscard]] void* block() const { return block_; }
+  [[nodiscard]] unsigned count() const { return count_; }
+  [[nodiscard]] const std::uint8_t* keys() const { return block_; }
+  [[nodiscard]] std::uint8_t* lengths() const { return block_ + count_ * sizeof(Key); }
+  [[nodiscard]] std::uint32_t* slots() const { return reinterpret_cast<std::uint32_t*>(lengths() + padded(count_)); }
+
+  [[nodiscard]] unsigned length(unsigned i) const { return lengths()[i]; }
+  [[nodiscard]] Key key(unsigned i) const {
+    Key k;
+    std::memcpy(&k, block_ + i * sizeof k, sizeof k);
+    return k;
+  }
+  [[nodiscard]] Value value(unsigned i) const { return {slots()[i], slots()[count_ + i]}; }
+  void write(unsigned i, Key key, unsigned length, Value value) const {
+    std::memcpy(block_ + i * sizeof key, &key, sizeof key);
+    lengths()[i] = static_cast<std::uint8_t>(length);
+    slots()[i] = value.slot;
+    slots()[count_ + i] = value.record;
+  }
+
+ private:
+  static std::size_t padded(unsigned count) { return (count + 3) / 4 * 4; }
+  static std::size_t read(unsigned count) { return count * (sizeof(Key) + sizeof(std::uint32_t)) + padded(count); }
+
+  std::uint8_t* block_;
+  unsigned count_;
+};
+
+// Leads to a node, a bucket, or nothing: an address, and in the bits that addresses leave free what a reader wants to
+// know before the block's first line has come.
 template <class Key>
 class Ref {
  public:
-  constexpr Ref() = default;
-  explicit Ref(const Node<Key>* node) : raw_{reinterpret_cast<std::uintptr_t>(node)} {}
-  explicit Ref(const Bucket<Key>* bucket) : raw_{reinterpret_cast<std::uintptr_t>(bucket) | 1} {}
+  static constexpr std::uintptr_t kBucket = 1, kSmall = 2, kWide = 3;  // and 0: nothing
+  static constexpr std::uintptr_t kApart = 4;  // a wide node that does not stand six bits below what leads to it
+  static constexpr std::uintptr_t kKind = 7;
+  static constexpr std::uintptr_t kTwoLines = 8;  // readers read a second line of it; never said of wide nodes
+  // Blocks are aligned to 32 octets, a user's addresses have 47 bits. Bits 48 to 55 are an Entry's own.
+  static constexpr std::uintptr_t kAddress = (std::uintptr_t{1} << 48) - 32;
+  static constexpr unsigned kCountShift = 56;  // of a bucket's prefixes
 
-  [[nodiscard]] bool none() const { return raw_ == 0; }
-  [[nodiscard]] bool is_bucket() const { return (raw_ & 1) != 0; }
-  [[nodiscard]] bool is_node() const { return raw_ != 0 && !is_bucket(); }
-  [[nodiscard]] const Node<Key>* node() const { return reinterpret_cast<const Node<Key>*>(raw_); }
-  [[nodiscard]] const Bucket<Key>* bucket() const { return reinterpret_cast<const Bucket<Key>*>(raw_ - 1); }
-  [[nodiscard]] const void* block() const { return reinterpret_cast<const void*>(raw_ & ~std::uintptr_t{1}); }
+  constexpr Ref() = default;
+  explicit Ref(const Node<Key>* node)
+      : raw_{reinterpret_cast<std::uintptr_t>(node) | (node->wide ? kWide | kApart : kSmall | lines(node->read()))} {}
+  explicit Ref(Bucket<Key> bucket)
+      : raw_{reinterpret_cast<std::uintptr_t>(bucket.block()) | kBucket | lines(bucket.read()) |
+             std::uintptr_t{bucket.count()} << kCountShift} {}
+
+  [[nodiscard]] bool none() const { return kind() == 0; }
+  [[nodiscard]] std::uintptr_t kind() const { return raw_ & kKind; }
+  [[nodiscard]] bool is_bucket() const { return kind() == kBucket; }
+  [[nodiscard]] bool is_node() const { return kind() > kBucket; }
+  [[nodiscard]] bool is_wide() const { return kind() > kSmall; }
+  [[nodiscard]] std::uintptr_t address() const { return raw_ & kAddress; }
+  [[nodiscard]] std::uintptr_t second_line() const { return address() + (raw_ & kTwoLines) * 8; }  // or the first again
+  [[nodiscard]] void* block() const { return reinterpret_cast<void*>(address()); }
+  [[nodiscard]] const Node<Key>* node() const { return static_cast<const Node<Key>*>(block()); }
+  [[nodiscard]] Bucket<Key> bucket() const { return {block(), static_cast<unsigned>(raw_ >> kCountShift)}; }
+  // As a node at this depth holds it.
+  [[nodiscard]] Ref under(unsigned depth) const {
+    if (!is_wide()) return *this;
+    return of(node()->depth == depth + kStride ? raw_ & ~kApart : raw_ | kApart);
+  }
 
   // As an atomic holds it.
   static Ref of(std::uintptr_t raw) {
@@ -119,19 +179,48 @@ class Ref {
   [[nodiscard]] std::uintptr_t raw() const { return raw_; }
 
  private:
+  static std::uintptr_t lines(std::size_t read) { return read > 64 ? kTwoLines : 0; }
   std::uintptr_t raw_ = 0;
 };
 
-// Children, then prefixes' values lie behind it, both in the order of their bits.
+// What a wide node says about a chunk: where its addresses go on, and how many words behind this entry the slot of the
+// longest of the node's prefixes stands that holds them; 0: there is none.
+template <class Key>
+class Entry {
+ public:
+  Entry() = default;
+  Entry(Ref<Key> child, unsigned words) : raw_{child.raw() | std::uint64_t{words} << kShift} {}
+  [[nodiscard]] Ref<Key> child() const { return Ref<Key>::of(raw_ & ~(std::uint64_t{kMost} << kShift)); }
+  [[nodiscard]] Ref<Key> raw_child() const { return Ref<Key>::of(raw_); }  // for its readers: with bits they ignore
+  [[nodiscard]] unsigned words() const { return static_cast<unsigned>(raw_ >> kShift) & kMost; }
+
+ private:
+  static constexpr unsigned kShift = 48, kMost = 0xff;
+  std::uint64_t raw_ = 0;
+};
+
+// A node whose readers' part fits into two cache lines is small: its children, then its values' slots, in the order of
+// their bits, lie behind it. Others are wide: an entry for each chunk, then the slots, lie behind the first line, so
+// that a reader who knows the depth reads one line of it. Records come last.
 template <class Key>
 struct Node {
+  static constexpr std::size_t kLine = 64, kSmallest = 2 * kLine, kChunks = 1 << kStride;
+
   std::uint64_t prefixes;  // which of the numbers 1 to 63 are set
   std::uint64_t children;  // which chunks go on
   std::uint32_t key[sizeof(Key) / 4];
   std::uint8_t depth, child_count, value_count;
+  bool wide;
 
+  static std::size_t read(unsigned children, unsigned values) {
+    return sizeof(Node) + children * sizeof(Ref<Key>) + values * sizeof(std::uint32_t);
+  }
+  static bool needs_wide(unsigned children, unsigned values) { return read(children, values) > kSmallest; }
+  [[nodiscard]] std::size_t read() const { return read(child_count, value_count); }
   static std::size_t size(unsigned children, unsigned values) {
-    return sizeof(Node) + children * sizeof(Ref<Key>) + values * sizeof(Value);
+    const std::size_t before = needs_wide(children, values) ? kLine + kChunks * sizeof(Entry<Key>)
+                                                            : sizeof(Node) + children * sizeof(Ref<Key>);
+    return before + values * 2 * sizeof(std::uint32_t);
   }
   [[nodiscard]] std::size_t size() const { return size(child_count, value_count); }
   [[nodiscard]] Key number() const {
@@ -140,40 +229,55 @@ struct Node {
     return k;
   }
   [[nodiscard]] bool on_path(Key other) const { return masked(static_cast<Key>(number() ^ other), depth) == 0; }
+
+  // Small ones'.
   [[nodiscard]] const Ref<Key>* child_at() const { return reinterpret_cast<const Ref<Key>*>(this + 1); }
   [[nodiscard]] Ref<Key>* child_at() { return reinterpret_cast<Ref<Key>*>(this + 1); }
-  [[nodiscard]] const Value* value_at() const { return reinterpret_cast<const Value*>(child_at() + child_count); }
-  [[nodiscard]] Value* value_at() { return reinterpret_cast<Value*>(child_at() + child_count); }
+  [[nodiscard]] const std::uint32_t* small_slots() const {
+    return reinterpret_cast<const std::uint32_t*>(child_at() + child_count);
+  }
+  // Wide ones'.
+  [[nodiscard]] const Entry<Key>* entries() const { return at<Entry<Key>>(kLine); }
+  [[nodiscard]] Entry<Key>* entries() { return const_cast<Entry<Key>*>(std::as_const(*this).entries()); }
+  [[nodiscard]] const std::uint32_t* wide_slots() const {
+    return at<std::uint32_t>(kLine + kChunks * sizeof(Entry<Key>));
+  }
 
+  [[nodiscard]] const std::uint32_t* slots() const { return wide ? wide_slots() : small_slots(); }
+  [[nodiscard]] std::uint32_t* slots() { return const_cast<std::uint32_t*>(std::as_const(*this).slots()); }
+  [[nodiscard]] const std::uint32_t* records() const { return slots() + value_count; }
+  [[nodiscard]] std::uint32_t* records() { return slots() + value_count; }
   [[nodiscard]] Ref<Key> child(unsigned c) const {
-    return (children & bit(c)) == 0 ? Ref<Key>{} : child_at()[ones(children & below(c))];
+    if ((children & bit(c)) == 0) return {};
+    return wide ? entries()[c].child() : child_at()[ones(children & below(c))];
   }
-  [[nodiscard]] const Value* value(unsigned n) const { return value_at() + ones(prefixes & below(n)); }
+  void set_child(unsigned c, Ref<Key> to) { put_child(c, to.under(depth)); }
+  void put_child(unsigned c, Ref<Key> to) {  // as a node at this depth held it
+    if (wide)
+      entries()[c] = {to, entries()[c].words()};
+    else
+      child_at()[ones(children & below(c))] = to;
+  }
+  [[nodiscard]] unsigned place(unsigned n) const { return ones(prefixes & below(n)); }
+  [[nodiscard]] Value value(unsigned n) const { return {slots()[place(n)], records()[place(n)]}; }
+  void set_value(unsigned n, Value to) {
+    slots()[place(n)] = to.slot;
+    records()[place(n)] = to.record;
+  }
+  // A wide one's, still without its children.
+  void write_entries() {
+    for (unsigned c = 0; c < kChunks; ++c) {
+      const std::uint64_t matches = prefixes & kPrefixesOf[c];
+      const unsigned longest = 63 - static_cast<unsigned>(std::countl_zero(matches | 1));
+      entries()[c] = {{}, matches == 0 ? 0 : 2 * (static_cast<unsigned>(kChunks) - c) + place(longest)};
+    }
+  }
+
+ private:
+  template <class T>
+  [[nodiscard]] const T* at(std::size_t offset) const {
+    return reinterpret_cast<const T*>(reinterpret_cast<const std::uint8_t*>(this) + offset);
+  }
 };
-
-// Keys, then slots, then records lie behind it.
-template <class Key>
-struct Bucket {
-  static constexpr unsigned kMost = 7;
-  std::uint8_t count;
-  std::uint8_t length[kMost];  // descending
-
-  static std::size_t size(unsigned count) { return sizeof(Bucket) + count * (sizeof(Key) + 2 * sizeof(std::uint32_t)); }
-  [[nodiscard]] std::size_t size() const { return size(count); }
-  [[nodiscard]] const std::uint8_t* key_at() const { return reinterpret_cast<const std::uint8_t*>(this + 1); }
-  [[nodiscard]] std::uint8_t* key_at() { return reinterpret_cast<std::uint8_t*>(this + 1); }
-  [[nodiscard]] Key key(unsigned i) const {
-    Key k;
-    std::memcpy(&k, key_at() + i * sizeof k, sizeof k);
-    return k;
-  }
-  [[nodiscard]] const std::uint32_t* slot_at() const {
-    return reinterpret_cast<const std::uint32_t*>(key_at() + count * sizeof(Key));
-  }
-  [[nodiscard]] std::uint32_t* slot_at() { return reinterpret_cast<std::uint32_t*>(key_at() + count * sizeof(Key)); }
-  [[nodiscard]] Value value(unsigned i) const { return {slot_at()[i], slot_at()[count + i]}; }
-};
-
-static_assert(sizeof(Bucket<std::uint32_t>) == 8 && sizeof(Bucket<Key128>) == 8);
 
 }  // namespace wireplane::route
