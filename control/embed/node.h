@@ -84,7 +84,7 @@ class Node;
 struct NodeStats {
   std::uint64_t sent = 0, received = 0;   // transport packets with something in them
   std::uint64_t events_lost = 0;          // nobody took them
-  std::uint64_t stream_packets_lost = 0;  // a queue was full, or a wrong checksum: SCTP sends them again
+  std::uint64_t stream_packets_lost = 0;  // a queue was full, or malformed: SCTP sends them again
   std::size_t queued_out = 0, queued_in = 0;
   std::size_t buffers = 0, buffers_free = 0;
   bool keys_locked = false;  // in memory; false: RLIMIT_MEMLOCK is too small, keys may reach swap

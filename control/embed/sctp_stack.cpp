@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "control/embed/crc32c.h"
+#include "control/embed/sctp_packet.h"
 #include "control/system.h"
 #include "dataplane/base/bytes.h"
 
@@ -99,11 +100,15 @@ Status SctpStack::start() {
   ::usrsctp_init_nothreads(0, SctpCallbacks::transmit, nullptr);
   ::usrsctp_enable_crc32c_offload();  // transmit() and input() see to it
   s.ticked = engine_clock();
-  // Inside a tunnel between two keys there is no use for authentication and addresses that come and go.
+  // Inside a tunnel between two keys there is no use for authentication and addresses that come and go; nor for other
+  // extensions, whose chunks input() refuses.
   ::usrsctp_sysctl_set_sctp_auth_enable(0);
   ::usrsctp_sysctl_set_sctp_asconf_enable(0);
   ::usrsctp_sysctl_set_sctp_auto_asconf(0);
   ::usrsctp_sysctl_set_sctp_pr_enable(0);
+  ::usrsctp_sysctl_set_sctp_reconfig_enable(0);
+  ::usrsctp_sysctl_set_sctp_nrsack_enable(0);
+  ::usrsctp_sysctl_set_sctp_pktdrop_enable(0);
   ::usrsctp_sysctl_set_sctp_initial_cwnd(10);                     // RFC 6928 says so of TCP
   ::usrsctp_sysctl_set_sctp_max_burst_default(0);                 // the congestion window alone limits a burst
   ::usrsctp_sysctl_set_sctp_L2_abc_variable(2 * kMostAcksInOne);  // packets by which one acknowledgement may widen it
@@ -217,7 +222,7 @@ void SctpEnd::abort() {
   sockaddr_conn to = address_of_end(handle_);
   sctp_sndinfo info{};
   info.snd_flags = SCTP_ABORT;
-  ::usrsctp_sendv(socket_, nullptr, 0, reinterpret_cast<sockaddr*>(&to), 1, &info, sizeof info, SCTP_SENDV_SNDINFO, 0);
+  ::usrsctp_sendv(socket_, &info, 0, reinterpret_cast<sockaddr*>(&to), 1, &info, sizeof info, SCTP_SENDV_SNDINFO, 0);
 }
 
 void SctpEnd::associate() {
@@ -276,7 +281,8 @@ void SctpEnd::send_ack() {
 }
 
 bool SctpEnd::input(std::span<const std::uint8_t> packet, std::uint8_t ecn) {
-  if (packet.size() < 12 || load_be32(packet.data() + kChecksumAt) != crc32c_of_sctp(packet.data(), packet.size()))
+  if (!is_well_formed_sctp(packet, kPort) ||
+      load_be32(packet.data() + kChecksumAt) != crc32c_of_sctp(packet.data(), packet.size()))
     return false;
   ::usrsctp_conninput(reinterpret_cast<void*>(handle_), packet.data(), packet.size(), ecn);
   heard_ = stack().ticked;

@@ -76,7 +76,7 @@ class SctpEnd {
 
   void associate();  // begins now, not with the first send()
   void abort();      // not within usrsctp: from take() it may be called
-  [[nodiscard]] bool input(std::span<const std::uint8_t> packet, std::uint8_t ecn);  // false: a wrong checksum
+  [[nodiscard]] bool input(std::span<const std::uint8_t> packet, std::uint8_t ecn);  // false: malformed
   // All or nothing. EAGAIN: writable() will be called.
   [[nodiscard]] int send(std::uint16_t id, std::uint32_t ppid, std::span<const std::uint8_t> octets);
   void take();  // there is room again
