@@ -89,6 +89,8 @@ constexpr u32 kColumnsMost = 8;    // blocks that are computed as columns: more,
 constexpr u32 kAcrossAtLeast = 5;  // packets, and
 constexpr u32 kScalarLongest = 224;  // octets of a lone packet, where scalar Poly1305 beats eight strands
 constexpr u32 kSoloSpread = 256;     // octets by which two packets differ, where each alone beats the pair
+constexpr u32 kFetched = 320;
+constexpr u32 kAheadShortest = 256;
 constexpr u32 kAcrossLongest = 512;  // octets, where Poly1305 across packets beats strands: measured, README.md
 
 // One packet of a group, sorted. Octet i of the text comes from head[i] below head_length, from text[i] below body_end,
@@ -139,6 +141,12 @@ struct alignas(64) Runs {
   u64 counter[2];
 };
 
+// Eight packets whose turn is next, and how much of them has been fetched.
+struct Ahead {
+  const u8* text[8];
+  u64 at;
+};
+
 struct alignas(64) Group {
   Packet packet[kMaxGroup];
   u32 count;
@@ -151,6 +159,8 @@ struct alignas(64) Group {
   u64 late_at;            // added to their addresses
   Lanes* spare[2];        // the others
   u32 spares;
+  Ahead ahead_of;
+  const Ahead* ahead;  // or null
   Lanes columns_left;  // a double pass of columns: its first half
   Runs runs;
   alignas(64) u32 sort_key[kMaxGroup];
@@ -443,6 +453,22 @@ INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[1
 #define WG_JOIN_LANE(lanes, at, lane, x)                                                                          \
   "mov %c[from]+8*(" #lane ")(%[" #lanes "]), %%rax\n\tmov %c[to]+8*(" #lane ")(%[" #lanes "]), %%rdx\n\t"        \
   "vpxord (%%rax,%[" #at "]), %%zmm" #x ", %%zmm" #x "\n\tvmovdqu64 %%zmm" #x ", (%%rdx,%[" #at "])\n\t"
+// Fetches what will be joined, and for writing where it goes: two lanes of each state a double round, counted from -16.
+#define WG_PREFETCH_LANE(lanes, lane, at)                                                                         \
+  "mov %c[to]+128+8*" #lane "(%[" #lanes "],%%rax,8), %%rdx\n\tprefetchw 63(%%rdx" at ")\n\t"                       \
+  "mov %c[from]+128+8*" #lane "(%[" #lanes "],%%rax,8), %%rdx\n\tprefetcht0 63(%%rdx" at ")\n\t"
+// And four lines of one of the packets whose turn is next.
+#define WG_PREFETCH_AHEAD                                                                                         \
+  "test %[ahead], %[ahead]\n\tjz 4f\n\tmov 64(%[ahead],%%rax,4), %%rdx\n\tadd 64(%[ahead]), %%rdx\n\t"                                                \
+  "prefetcht1 63(%%rdx)\n\t" "prefetcht1 127(%%rdx)\n\t" "prefetcht1 191(%%rdx)\n\t" "prefetcht1 255(%%rdx)\n4:\n\t"
+#define WG_LANES_PREFETCH                                                                                         \
+  WG_PREFETCH_LANE(lanes, 0, ",%[at]") WG_PREFETCH_LANE(lanes, 1, ",%[at]")                                       \
+  WG_PREFETCH_LANE(right, 0, ",%[at]") WG_PREFETCH_LANE(right, 1, ",%[at]")
+#define WG_RUNS_PREFETCH                                                                                          \
+  WG_PREFETCH_LANE(right, 0, "") WG_PREFETCH_LANE(right, 1, "")                                                   \
+  "mov %%rax, %%rdx\n\tshl $6, %%rdx\n\t"                                                                         \
+  "prefetchw 1024+63(%[out],%%rdx)\n\tprefetchw 1024+127(%[out],%%rdx)\n\t"                                       \
+  "prefetcht0 1024+63(%[text],%%rdx)\n\tprefetcht0 1024+127(%[text],%%rdx)\n\t"
 #define WG_JOIN_LATE(lane, x) WG_JOIN_LANE(late_lanes, late_at, lane, x)
 #define WG_LANES_JOIN(lane, x) WG_JOIN_LANE(lanes, at, lane, x)
 #define WG_RUNS_JOIN(lane, x)                                                                                     \
@@ -476,7 +502,7 @@ INLINE void chacha20_vertical(const Group& group, const Lanes& lanes, Vector x[1
   WG_ROUND_FIRST(, , , , , , , ) WG_ROUND_FIRST(, , , , , , , )                                                   \
   "3:\n\t"                                                                                                        \
   KIND##_SECOND_START                                                                                             \
-  "mov $8, %%eax\n\t.p2align 5\n1:\n\t" WG_BOTH "dec %%eax\n\tjnz 1b\n\t"                                         \
+  "mov $-16, %%rax\n\t.p2align 5\n1:\n\t" KIND##_PREFETCH WG_PREFETCH_AHEAD WG_BOTH "add $2, %%rax\n\tjnz 1b\n\t"                                         \
   WG_ROUND_SECOND(KIND##_ADD_12_TO_15                                                                             \
                   WG_KEEP(12, 12) WG_KEEP(13, 13) WG_KEEP(14, 14) WG_KEEP(15, 15)                                 \
                   KIND##_ADD_0_TO_7,                                                                              \
@@ -514,20 +540,21 @@ struct Behind {
 
 // The first state is the table's left half, with the texts of `lanes`; the key stream of the right half is left in `late`.
 // What was there is joined with the texts of `behind`.
-INLINE void chacha20_of_lanes(const Table& table, const Lanes& lanes, u64 at, Late& late, const Behind& behind) {
+INLINE void chacha20_of_lanes(const Table& table, const Lanes& lanes, const Lanes& right, u64 at, Late& late,
+                              const Behind& behind, const Ahead* ahead) {
   __asm__ volatile(WG_CIPHER(WG_LANES)
                    :
-                   : [table] "r"(&table), [lanes] "r"(&lanes), [at] "r"(at), [late] "r"(&late),
+                   : [table] "r"(&table), [lanes] "r"(&lanes), [right] "r"(&right), [ahead] "r"(ahead), [at] "r"(at), [late] "r"(&late),
                      [late_lanes] "r"(behind.lanes), [late_at] "r"(behind.at), [sigma] "r"(kSigma),
                      [from] "i"(__builtin_offsetof(Lanes, from)), [to] "i"(__builtin_offsetof(Lanes, to))
                    : WG_CLOBBERS);
 }
 // The same for two runs: the first's text is at `text`.
-INLINE void chacha20_of_runs(const Runs& runs, const u8* key0, const u8* key1, const u8* text, u8* out, Late& late,
-                             const Behind& behind) {
+INLINE void chacha20_of_runs(const Runs& runs, const u8* key0, const u8* key1, const u8* text, u8* out,
+                             const Lanes& right, Late& late, const Behind& behind, const Ahead* ahead) {
   __asm__ volatile(WG_CIPHER(WG_RUNS)
                    :
-                   : [runs] "r"(&runs), [key0] "r"(key0), [key1] "r"(key1), [text] "r"(text), [out] "r"(out),
+                   : [runs] "r"(&runs), [key0] "r"(key0), [key1] "r"(key1), [text] "r"(text), [out] "r"(out), [right] "r"(&right), [ahead] "r"(ahead),
                      [late] "r"(&late), [late_lanes] "r"(behind.lanes), [late_at] "r"(behind.at), [sigma] "r"(kSigma),
                      [from] "i"(__builtin_offsetof(Lanes, from)), [to] "i"(__builtin_offsetof(Lanes, to))
                    : WG_CLOBBERS);
@@ -757,6 +784,7 @@ INLINE void leave_late(Group& group, Lanes* lanes, u64 at) {
   if (group.late != nullptr && group.late != lanes) group.spare[group.spares++] = group.late;
   group.late = lanes;
   group.late_at = at;
+  group.ahead_of.at += 256;
 }
 
 NOINLINE void double_pass(Group& group) {
@@ -765,7 +793,8 @@ NOINLINE void double_pass(Group& group) {
   fill_table(group, *group.second, group.table, kLanes);
   divert_edges(group, *group.first, 0);
   divert_edges(group, *group.second, kLanes);
-  chacha20_of_lanes(group.table, *group.first, 0, group.late_stream, {group.late, group.late_at});
+  chacha20_of_lanes(group.table, *group.first, *group.second, 0, group.late_stream, {group.late, group.late_at},
+                    group.ahead);
   if (group.first->full != 0xffff) cipher_edges(group, *group.first, 0);
   if (group.late != nullptr && group.late->full != 0xffff) cipher_edges(group, *group.late, kLanes);
   Lanes* const empty = group.spare[--group.spares];
@@ -792,7 +821,8 @@ NOINLINE void double_run(Group& group, const Run (&run)[2]) {
   lanes->full = 0xffff;
   addresses(*lanes, 0, b, run[1].block, kLanes);
   const u64 at = (u64{run[0].block} - 1) * 64;
-  chacha20_of_runs(group.runs, a.key, b.key, a.text + at, a.out + at, group.late_stream, {group.late, group.late_at});
+  chacha20_of_runs(group.runs, a.key, b.key, a.text + at, a.out + at, *lanes, group.late_stream,
+                   {group.late, group.late_at}, group.ahead);
   if (group.late != nullptr && group.late->full != 0xffff) cipher_edges(group, *group.late, kLanes);
   leave_late(group, lanes, 0);
 }
@@ -828,7 +858,8 @@ NOINLINE void cipher_all_columns(Group& group, u32 blocks) {
     store(&group.columns.word[kBlockRow][0], number);
     store(&group.columns.word[kBlockRow][kLanes], number);
     const u64 at = (u64{block} - 1) * 64;
-    chacha20_of_lanes(group.columns, group.columns_left, at, group.late_stream, {group.late, group.late_at});
+    chacha20_of_lanes(group.columns, group.columns_left, *halves[1], at, group.late_stream, {group.late, group.late_at},
+                      group.ahead);
     leave_late(group, halves[1], at);
   }
   finish_late(group);
@@ -869,7 +900,7 @@ NOINLINE void cipher_eight_columns(Group& group, u32 first) {
     store(&group.table.word[kBlockRow][kLanes], number);
     number = _mm512_add_epi32(number, two);
     const u64 at = (u64{block} - 1) * 64;
-    chacha20_of_lanes(group.table, left, at, group.late_stream, {group.late, group.late_at});
+    chacha20_of_lanes(group.table, left, right, at, group.late_stream, {group.late, group.late_at}, group.ahead);
     if (group.late != nullptr && group.late->full != 0xffff) cipher_edges(group, *group.late, kLanes);
     leave_late(group, &right, at);
   }
@@ -1506,25 +1537,29 @@ INLINE void set_apart(Group& group, const Position& at) {
   for (u32 first = 0, end; first < group.count; first = end) {
     end = unit_end(group, first);
     if (first < at.packet || (first == at.packet && at.block != at.begin)) continue;
-    u32 from = at.begin, until = ~0u;
-    const bool eight = end - first == 8;
-    for (u32 p = first; p < end; ++p) {
-      Packet& packet = group.packet[p];
-      const u32 past = packet.full_first + packet.full_count;
-      if (eight) {
+    if (end - first == 8) {
+      if (group.packet[first].blocks != group.packet[end - 1].blocks) continue;
+      u32 from = at.begin, until = ~0u;
+      for (u32 p = first; p < end; ++p) {
+        const Packet& packet = group.packet[p];
+        const u32 past = packet.full_first + packet.full_count;
         from = from > packet.full_first ? from : packet.full_first;
         until = until < past ? until : past;
-      } else if (packet.length >= kLong) {
+      }
+      if (until < from + 4) continue;
+      for (u32 p = first; p < end; ++p) {
+        group.packet[p].apart_first = from;
+        group.packet[p].apart_end = from + ((until - from) & ~3u);
+      }
+    } else if (group.packet[end - 1].length >= kLong) {
+      for (u32 p = first; p < end; ++p) {
+        Packet& packet = group.packet[p];
         const u32 run = at.begin > packet.full_first ? at.begin : packet.full_first;
+        const u32 past = packet.full_first + packet.full_count;
         if (past < run + kLanes) continue;
         packet.apart_first = run;
         packet.apart_end = run + (past - run) / kLanes * kLanes;
       }
-    }
-    if (!eight || until < from + 4) continue;
-    for (u32 p = first; p < end; ++p) {
-      group.packet[p].apart_first = from;
-      group.packet[p].apart_end = from + ((until - from) & ~3u);
     }
   }
 }
@@ -1563,10 +1598,23 @@ INLINE void cipher_apart(Group& group, RunLeft& left, u32 first, u32 end) {
   }
 }
 
+// Double passes of packets before `next` fetch those from there on.
+INLINE void look_ahead(Group& group, u32 next) {
+  group.ahead = nullptr;
+  if (next >= group.count) return;
+  const u32 length = group.packet[group.count - 1].length;
+  if (length < kAheadShortest || length >= kLong) return;
+  for (u32 i = 0; i < 8; ++i)
+    group.ahead_of.text[i] = group.packet[next + i < group.count ? next + i : group.count - 1].text;
+  group.ahead_of.at = 0;
+  group.ahead = &group.ahead_of;
+}
+
 INLINE void seal_group(Group& group) {
   Position at;
   one_time_keys<true>(group, at);
   begin_collecting(group);
+  look_ahead(group, group.count);
   if (const u32 columns = at.packet == 0 && at.block == 1 ? columns_of(group) : 0; columns != 0) {
     cipher_all_columns(group, columns);
     at.block = at.begin = columns + 1;
@@ -1576,9 +1624,11 @@ INLINE void seal_group(Group& group) {
   RunLeft run;
   for (u32 first = 0, end; first < group.count; first = end) {
     end = unit_end(group, first);
+    look_ahead(group, end);
     cipher_apart(group, run, first, end);
     finish_run(group, run);
-    while (at.packet < end) {  // a pass takes blocks of the packets behind, too
+    // A pass takes blocks of the packets behind, too; and one more brings back what the last left behind.
+    while (at.packet < end || (at.packet < group.count && group.late != nullptr && group.late->packet[0] < end)) {
       fill(*group.first, group, at, group.count);
       fill(*group.second, group, at, group.count);
       pass_both(group);
@@ -1598,17 +1648,30 @@ INLINE bool tag_matches(const Group& group, u32 p) {
   return aead_avx512_tags_equal(&group.tag[0][p], &group.tag[1][p], group.packet[p].text + group.packet[p].length);
 }
 
+// What open reads first, of packets [first, end).
+INLINE void fetch(const Group& group, u32 first, u32 end) {
+  for (u32 p = first; p < end; ++p) {
+    const Packet& packet = group.packet[p];
+    const u32 until = packet.length + kTag < kFetched ? packet.length + kTag : kFetched;
+    for (u32 at = 0; at < until; at += 64) __asm__ volatile("prefetcht0 %0" : : "m"(packet.text[at]));
+  }
+}
+
 INLINE void open_group(Group& group) {
+  fetch(group, 0, unit_end(group, 0));
   Position at;
   one_time_keys<false>(group, at);
   u32 waiting = 0;
   begin_collecting(group);
+  look_ahead(group, group.count);
   const u32 columns = at.packet == 0 && at.block == 1 ? columns_of(group) : 0;
   if (columns == 0) set_apart(group, at);
   RunLeft run;
   bool all = true;
   for (u32 first = 0, end; first < group.count; first = end) {
     end = unit_end(group, first);
+    look_ahead(group, end);
+    if (columns != 0 && end < group.count) fetch(group, end, unit_end(group, end));
     poly1305<false>(group, first, end);
     for (u32 p = first; p < end; ++p) all &= group.packet[p].wanted = tag_matches(group, p);
     for (; waiting < group.waiting && group.waiting_packet[waiting] < end; ++waiting) {
