@@ -278,7 +278,6 @@ Peer* Device::create_peer(const PublicKey& key) {
     if (!engine_.grace().reclaim(SIZE_MAX)) std::this_thread::yield();
   if (free_slots_.empty() && peers_.size() == engine_.limits().peers) return nullptr;
   auto peer = std::make_unique<Peer>();  // what needs memory comes before what would have to be taken back
-  peer->retiring.reserve(8);
   PeerSlot& slot = by_key_.try_emplace(key, static_cast<std::uint32_t>(peers_.size())).first->second;
   if (!free_slots_.empty()) {
     slot = free_slots_.back();

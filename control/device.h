@@ -78,6 +78,8 @@ class Device final : public Configurable {
   void set_engine_settings(Settings settings);
 
  private:
+  friend struct DeviceWithoutHandshakes;  // of a bench: a million sessions without a million multiplications
+
   // device.cpp
   void serve_rings();
   void take_event(const Event& event);

@@ -287,7 +287,7 @@ void Device::retire(Peer& peer, const std::vector<SessionRef>& gone) {
   for (const SessionRef& ref : gone) {
     engine_.link(engine_.owner(ref.self)).sessions.clear(ref.self);
     index_owner_.erase(ref.self);
-    if (peer.retiring.size() < peer.retiring.capacity()) peer.retiring.push_back(ref.slot);
+    peer.retiring.add(ref.slot);
     retire_later({peer.id, ref, false});
   }
 }
@@ -313,7 +313,7 @@ void Device::retired(const Retiring& session_of) {
   if (Peer* peer = find(id)) {
     peer->received_octets += session.received.octets.load(std::memory_order_relaxed);
     peer->sent_octets += session.sent.octets.load(std::memory_order_relaxed);
-    std::erase(peer->retiring, ref.slot);
+    peer->retiring.remove(ref.slot);
   }
   if (!seeded_fault(30)) engine_.sessions().wipe_slot(ref.slot);
   free_sessions_.push_back(ref.slot);

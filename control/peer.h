@@ -1,10 +1,13 @@
 // peer.h: all that control knows of one peer. Its other half, what workers see, is PeerState.
 #pragma once
+#include <algorithm>
+#include <array>
 #include <memory>
 #include <optional>
 
 #include "control/configuration.h"
 #include "control/keypairs.h"
+#include "control/maybe_instant.h"
 #include "control/noise/cookie.h"
 #include "control/noise/handshake.h"
 #include "control/noise/identity.h"
@@ -13,6 +16,24 @@
 #include "dataplane/session/peer_state.h"
 
 namespace wireplane {
+
+// A peer's sessions that nobody finds any more, until their grace period is over: of more than these, what they have
+// moved is not shown for that long.
+class RetiringSessions {
+ public:
+  void add(SessionSlot slot) {
+    if (count_ < slots_.size()) slots_[count_++] = slot;
+  }
+  void remove(SessionSlot slot) { count_ = static_cast<std::uint32_t>(std::remove(begin(), end(), slot) - begin()); }
+  [[nodiscard]] SessionSlot* begin() { return slots_.data(); }
+  [[nodiscard]] SessionSlot* end() { return slots_.data() + count_; }
+  [[nodiscard]] const SessionSlot* begin() const { return slots_.data(); }
+  [[nodiscard]] const SessionSlot* end() const { return slots_.data() + count_; }
+
+ private:
+  std::array<SessionSlot, 8> slots_;
+  std::uint32_t count_ = 0;
+};
 
 struct Peer {
   PeerId id;
@@ -38,7 +59,7 @@ struct Peer {
   unsigned worker = 0;                   // whose port its handshakes leave through
   std::unique_ptr<InitiationSent> sent;  // while one waits for its answer: few of a million do
   unsigned attempts = 0;                 // initiations of this handshake so far
-  std::optional<Instant> last_handshake_sent;
+  MaybeInstant last_handshake_sent;
   CookieJar cookies;
   TimestampClock clock;
   InitiationHistory history;
@@ -47,15 +68,15 @@ struct Peer {
   Keypairs keypairs;
 
   // Timers that are not derived from what workers note. none: not armed.
-  std::optional<Instant> retry_at;            // of the handshake (P43)
-  std::optional<Instant> wipe_at;             // of all keys (P30)
-  std::optional<Instant> ask_again_at;        // until then workers need not ask for a handshake
-  std::optional<Instant> keepalive_again_at;  // need_another_keepalive (P47)
-  std::optional<Instant> persistent_since;    // when persistent keepalive was switched on (P48)
-  Duration answer_jitter{};                   // of the next "no answer" timer (P46)
-  std::optional<Instant> scheduled;           // its earliest entry in the timer queue
+  MaybeInstant retry_at;            // of the handshake (P43)
+  MaybeInstant wipe_at;             // of all keys (P30)
+  MaybeInstant ask_again_at;        // until then workers need not ask for a handshake
+  MaybeInstant keepalive_again_at;  // need_another_keepalive (P47)
+  MaybeInstant persistent_since;    // when persistent keepalive was switched on (P48)
+  Duration answer_jitter{};         // of the next "no answer" timer (P46)
+  MaybeInstant scheduled;           // its earliest entry in the timer queue
 
-  std::vector<SessionSlot> retiring;  // sessions that nobody finds any more, until their grace period is over
+  RetiringSessions retiring;
   // What sessions that are gone, and handshakes, have moved. Octets of UDP payload.
   std::uint64_t received_octets = 0, sent_octets = 0;
 };
