@@ -46,6 +46,7 @@ class NodePool {
 #else
     void* block = take_rounded(rounded(size));
 #endif
+    WG_CHECK(reinterpret_cast<std::uintptr_t>(block) >> 48 == 0);  // a Ref's address is no longer
     ++live_;
     return block;
   }

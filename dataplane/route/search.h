@@ -9,8 +9,10 @@
 #endif
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "dataplane/route/trie.h"
@@ -41,7 +43,6 @@ struct Walks {
   static constexpr std::size_t kGroup = 64;
   using Number = std::uint8_t;
 
-  const std::uint8_t* const* address;
   Key key[kGroup];
   Ref<Key> at[kGroup];                // what it stands before
   const Entry<Key>* entry[kGroup];    // of those in step: what they read next
@@ -59,10 +60,14 @@ struct Walks {
     explicit Chunks(unsigned depth)
         : first_{sizeof(Key) > 4 ? std::min(depth / 8, 8u) : 0}, shift_{(depth - 8 * first_) % 64} {}
     [[gnu::always_inline]] inline std::uintptr_t of(const Walks& walks, Number i) const {
-      if constexpr (sizeof(Key) > 4)
-        return load_be64(walks.address[i] + first_) << shift_ >> (64 - kStride);
+      std::uint64_t from_first;  // the key's bits from octet `first_` on
+      if constexpr (sizeof(Key) == 4)
+        from_first = std::uint64_t{walks.key[i]} << 32;
+      else if constexpr (std::endian::native == std::endian::little)
+        std::memcpy(&from_first, reinterpret_cast<const std::uint8_t*>(&walks.key[i]) + 8 - first_, 8);
       else
-        return std::uint64_t{walks.key[i]} << 32 << shift_ >> (64 - kStride);
+        from_first = static_cast<std::uint64_t>(walks.key[i] << 8 * first_ >> 64);
+      return from_first << shift_ >> (64 - kStride);
     }
 
    private:
@@ -71,6 +76,10 @@ struct Walks {
   // What an entry says of its node's own prefixes: seldom anything, where peers have hosts.
   [[gnu::always_inline]] inline void note(Number i, const Entry<Key>* from) {
     if (from->words() != 0) best[i] = reinterpret_cast<const std::uint32_t*>(from) + from->words();
+  }
+  // The same where it may well say something, and comes late: a wrong guess would wait for it.
+  [[gnu::always_inline]] inline void note_unsure(Number i, const Entry<Key>* from) {
+    best[i] = select(from->words() != 0, reinterpret_cast<const std::uint32_t*>(from) + from->words(), best[i]);
   }
   [[gnu::always_inline]] static inline const Entry<Key>* entry_of(Ref<Key> wide, std::uintptr_t chunk) {
     return reinterpret_cast<const Entry<Key>*>(wide.address() + Node<Key>::kLine + chunk * sizeof(Entry<Key>));
@@ -133,34 +142,26 @@ struct Walks {
   }
 };
 
-template <class Buckets, class Key>
-[[gnu::always_inline]] inline void search_group(Ref<Key> root, const std::uint8_t* const* addresses, std::size_t count,
-                                                std::uint32_t* slots, std::uint32_t nobody) {
+// The wide nodes of walks [from, to), each level after the other; what they stand before then is on its way.
+template <class Key>
+[[gnu::always_inline]] inline void search_top(Walks<Key>& w, Ref<Key> root, std::uint8_t from, std::uint8_t to) {
   using Number = typename Walks<Key>::Number;
   using Chunks = typename Walks<Key>::Chunks;
-  Walks<Key> w;
-  w.address = addresses;
-  w.wides = w.buckets = w.others = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    w.key[i] = load_key<Key>(addresses[i]);
-    w.best[i] = &nobody;
-  }
-  const auto each = static_cast<Number>(count);
   unsigned depth = 0;
   if (root.is_wide()) {
     const Node<Key>& node = *root.node();
     depth = node.depth + 2 * kStride;
     const Chunks first{node.depth}, second{node.depth + kStride}, third{depth};
-    for (Number i = 0; i < each; ++i) w.step_root(i, node, first, second, third);
+    for (Number i = from; i < to; ++i) w.step_root(i, node, first, second, third);
   } else if (root.is_node()) {
     depth = root.node()->depth + kStride;
     const Chunks chunks{depth};
-    for (Number i = 0; i < each; ++i) {
+    for (Number i = from; i < to; ++i) {
       w.at[i] = root;
       w.go_in_step(i, w.step_small(i), chunks);
     }
   } else {
-    for (Number i = 0; i < each; ++i) w.go(i, root);
+    for (Number i = from; i < to; ++i) w.go(i, root);
   }
   while (w.wides != 0) {
     depth += kStride;
@@ -169,11 +170,27 @@ template <class Buckets, class Key>
     w.wides = 0;
     for (std::size_t n = 0; n < wides; ++n) {
       const Number i = w.wide[n];
-      const Entry<Key>* from = w.entry[i];
-      w.note(i, from);
-      w.go_in_step(i, from->raw_child(), chunks);
+      const Entry<Key>* entry = w.entry[i];
+      w.note_unsure(i, entry);
+      w.go_in_step(i, entry->raw_child(), chunks);
     }
   }
+}
+
+template <class Buckets, class Key>
+[[gnu::always_inline]] inline void search_group(Ref<Key> root, const std::uint8_t* const* addresses, std::size_t count,
+                                                std::uint32_t* slots, std::uint32_t nobody) {
+  using Number = typename Walks<Key>::Number;
+  Walks<Key> w;
+  w.wides = w.buckets = w.others = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    w.key[i] = load_key<Key>(addresses[i]);
+    w.best[i] = &nobody;
+  }
+  // In parts: the first ones' buckets come while the others are still at the top.
+  constexpr std::size_t kPart = 32;
+  for (std::size_t i = 0; i < count; i += kPart)
+    search_top(w, root, static_cast<Number>(i), static_cast<Number>(std::min(count, i + kPart)));
   std::size_t read = 0;
   const auto read_buckets = [&](std::size_t to) __attribute__((always_inline)) {
     for (; read < to; ++read) w.template read_bucket<Buckets>(w.bucket[read]);

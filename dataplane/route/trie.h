@@ -5,9 +5,11 @@
 //
 // A node stands at a depth that is a multiple of six bits, and says in one bitmap which of its 63 prefixes of 0 to 5
 // more bits are set, in another which of its 64 children are there (tree bitmap: Eatherton, Varghese, Dittia 2004). A
-// node that would hold one child and no prefix is left out; that is why it knows its key. Where up to seven prefixes
-// are left they stand in a bucket, longest first, and the eighth makes a node of it (burst tries: Heinz, Zobel,
-// Williams 2002): a million hosts end three nodes below the root, in one or two cache lines.
+// node that would hold one child and no prefix is left out; that is why it knows its key. One that does not fit into
+// two cache lines says in an array of 64 entries what each chunk's child and longest prefix are: a reader of it counts
+// no bits and reads one line. Where up to seven prefixes are left they stand in a bucket, longest first, and the eighth
+// makes a node of it (burst tries: Heinz, Zobel, Williams 2002): a million hosts end three nodes below the root, in one
+// or two cache lines.
 //
 // All of it is immutable once published.
 #pragma once
@@ -146,6 +148,7 @@ class Ref {
   // Blocks are aligned to 32 octets, a user's addresses have 47 bits. Bits 48 to 55 are an Entry's own.
   static constexpr std::uintptr_t kAddress = (std::uintptr_t{1} << 48) - 32;
   static constexpr unsigned kCountShift = 56;  // of a bucket's prefixes
+  static_assert(sizeof(std::uintptr_t) == 8);
 
   constexpr Ref() = default;
   explicit Ref(const Node<Key>* node)
@@ -204,7 +207,7 @@ class Entry {
 // that a reader who knows the depth reads one line of it. Records come last.
 template <class Key>
 struct Node {
-  static constexpr std::size_t kLine = 64, kSmallest = 2 * kLine, kChunks = 1 << kStride;
+  static constexpr std::size_t kLine = 64, kMostSmall = 2 * kLine, kChunks = 1 << kStride;
 
   std::uint64_t prefixes;  // which of the numbers 1 to 63 are set
   std::uint64_t children;  // which chunks go on
@@ -215,7 +218,7 @@ struct Node {
   static std::size_t read(unsigned children, unsigned values) {
     return sizeof(Node) + children * sizeof(Ref<Key>) + values * sizeof(std::uint32_t);
   }
-  static bool needs_wide(unsigned children, unsigned values) { return read(children, values) > kSmallest; }
+  static bool needs_wide(unsigned children, unsigned values) { return read(children, values) > kMostSmall; }
   [[nodiscard]] std::size_t read() const { return read(child_count, value_count); }
   static std::size_t size(unsigned children, unsigned values) {
     const std::size_t before = needs_wide(children, values) ? kLine + kChunks * sizeof(Entry<Key>)
