@@ -9,6 +9,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <unordered_map>
@@ -32,6 +33,7 @@ struct Stack {
   std::unordered_map<std::uintptr_t, SctpEnd*> ends;
   std::vector<SctpEnd*> woken, acking, hoping;
   Instant looked{};                                        // at those that hope
+  std::size_t sure = 0;                                    // octets that were there just now
   std::array<std::uint8_t, SctpEnd::kMostMessage> room{};  // where a message is read to
 };
 
@@ -48,8 +50,29 @@ sockaddr_conn address_of_end(std::uintptr_t handle) {
   return address;
 }
 
+// usrsctp often takes malloc()'s word unseen, and falls over a null pointer. So malloc() is asked here first, for more
+// than the call that follows may want; what was there is used up call by call, and asked for anew. The probe is small
+// enough for the heap to keep it, in which usrsctp then finds its pieces.
+bool memory_for(std::size_t octets) {
+  constexpr std::size_t kProbe = 60 << 10;
+  Stack& s = stack();
+  if (s.sure < octets) {
+    const std::size_t wanted = std::max(octets, kProbe);
+    void* volatile probe = std::malloc(wanted);  // volatile: or the compiler knows better
+    if (probe == nullptr) return false;
+    std::free(probe);
+    s.sure = wanted;
+  }
+  s.sure -= octets;
+  return true;
+}
+
+constexpr std::size_t kOfACall = 16 << 10, kOfTheStack = 512 << 10, kOfAStream = 256;  // octets, generously
+
+Error no_memory() { return {"usrsctp: out of memory", ENOMEM}; }
+
 void advance_timers(Stack& s) {
-  if (!s.running) return;
+  if (!s.running || !memory_for(2 * kOfACall)) return;
   const auto passed = std::chrono::duration_cast<std::chrono::milliseconds>(engine_clock() - s.ticked);
   if (passed.count() <= 0) return;
   s.ticked += passed;
@@ -59,6 +82,9 @@ void advance_timers(Stack& s) {
 constexpr Duration kBetweenLooks = 250ms, kPatience = 1s;
 constexpr std::size_t kChecksumAt = 8;
 constexpr unsigned kMostAcksInOne = 16;  // so that a sender hears of every 32nd packet at least
+
+// A chunk that makes usrsctp make or unmake an association: all but DATA and SACK, to be sure.
+bool begins_or_ends(std::span<const std::uint8_t> packet) { return packet[12] != 0 && packet[12] != 3; }
 
 constexpr int kSendBufferUse = 0x1101;  // SCTP_GET_SNDBUF_USE, which usrsctp.h leaves out
 
@@ -94,7 +120,12 @@ Status SctpStack::start() {
   Stack& s = stack();
   if (s.forked) return Error{"streams: this process was forked from one that used them", ENOTSUP};
   ++s.users;
-  if (std::exchange(s.running, true)) return Nothing{};
+  if (s.running) return Nothing{};
+  if (!memory_for(kOfTheStack)) {
+    --s.users;
+    return no_memory();
+  }
+  s.running = true;
   static const int registered = ::pthread_atfork(nullptr, nullptr, [] { stack().forked = stack().running; });
   if (registered != 0) return Error{"pthread_atfork", registered};
   ::usrsctp_init_nothreads(0, SctpCallbacks::transmit, nullptr);
@@ -131,6 +162,7 @@ bool SctpStack::forked() { return stack().forked; }
 SctpStack::Use::Use() {
   if (stack().forked) return;
   stack().mutex.lock();
+  stack().sure = 0;  // others may have it by now
   advance_timers(stack());
   look_at_those_that_hope();
 }
@@ -167,6 +199,7 @@ SctpStack::Use::~Use() {
 // ---- one end of an association
 
 Result<std::unique_ptr<SctpEnd>> SctpEnd::open(SctpUser& user, const SctpOptions& options) {
+  if (!memory_for(2 * kOfACall + kOfAStream * options.streams)) return no_memory();
   std::unique_ptr<SctpEnd> end{new SctpEnd{user, options}};
   end->handle_ = stack().next_handle++;
   Stack& s = stack();
@@ -226,6 +259,7 @@ void SctpEnd::abort() {
 }
 
 void SctpEnd::associate() {
+  if (!memory_for(kOfACall + 2 * kOfAStream * options_.streams)) return;  // the first send() tries again
   sockaddr_conn address = address_of_end(handle_);
   ::usrsctp_connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address);  // EISCONN: good
   hope();
@@ -250,7 +284,9 @@ void SctpEnd::listen_for_the_end() {
     association_ = 0;
     user_.broken(EHOSTUNREACH);
   }
-  hoping_ = begun_ && (association_ == 0 || queued() != 0);
+  const bool idle = association_ != 0 && queued() == 0;
+  if (idle && blocked_) SctpCallbacks::wake(socket_, reinterpret_cast<void*>(handle_), 0);
+  hoping_ = begun_ && (!idle || blocked_);
 }
 
 // An acknowledgement without gaps is worth nothing once there is a later one: it waits until the end of the Use for
@@ -284,6 +320,8 @@ bool SctpEnd::input(std::span<const std::uint8_t> packet, std::uint8_t ecn) {
   if (!is_well_formed_sctp(packet, kPort) ||
       load_be32(packet.data() + kChecksumAt) != crc32c_of_sctp(packet.data(), packet.size()))
     return false;
+  if (!memory_for(kOfACall + 4 * packet.size() + (begins_or_ends(packet) ? 2 * kOfAStream * options_.streams : 0)))
+    return false;  // lost, as in the network: it comes again
   ::usrsctp_conninput(reinterpret_cast<void*>(handle_), packet.data(), packet.size(), ecn);
   heard_ = stack().ticked;
   // usrsctp does not wake writers of this kind of socket. Worth it: room for the largest message, or a quarter.
@@ -309,6 +347,11 @@ std::size_t SctpEnd::queued() const {
 }
 
 int SctpEnd::send(std::uint16_t id, std::uint32_t ppid, std::span<const std::uint8_t> octets) {
+  if (!memory_for(kOfACall + 4 * octets.size() + (association_ == 0 ? 2 * kOfAStream * options_.streams : 0))) {
+    blocked_ = true;
+    if (association_ != 0) hope();  // which looks whether it is worth trying again
+    return ENOMEM;
+  }
   sockaddr_conn to = address_of_end(handle_);
   sctp_sndinfo info{};
   info.snd_sid = id;

@@ -87,7 +87,7 @@ int PeerStreams::send(StreamState& stream, std::uint32_t flags, std::span<const 
 void PeerStreams::say_last_words(StreamState& stream, std::uint32_t flags) {
   stream.last_words |= flags;
   const int code = send(stream, stream.last_words, {});
-  if (code == EAGAIN) return;  // writable() tries again
+  if (code == EAGAIN || code == ENOMEM) return;  // writable() tries again
   stream.last_words = 0;
   if (code != 0) stream.broken = code;
   let_go_if_done(stream);
@@ -380,7 +380,7 @@ Result<std::size_t> StreamLayer::write(StreamState& stream, std::span<const std:
   do {
     const auto piece = octets.subspan(taken, std::min(most, octets.size() - taken));
     const int code = stream.peer->send(stream, 0, piece);
-    if (code == EAGAIN) stream.wants_to_write = true;
+    if (code == EAGAIN || code == ENOMEM) stream.wants_to_write = true;
     if (code != 0 && taken == 0) return trouble(code);
     if (code != 0) break;
     taken += piece.size();

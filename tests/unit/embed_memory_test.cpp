@@ -1,6 +1,7 @@
 // Memory that is not there: each allocation of a node's and a stream's life fails once, one after the other, and then
 // all from there on. Whatever it was, the application gets ENOMEM or another reason, nothing is thrown or lost, and
-// when there is memory again, the nodes go on. (usrsctp's own memory is not among it: it comes from malloc() directly.)
+// when there is memory again, the nodes go on. (usrsctp's own memory is not among it: it comes from malloc() directly;
+// embed_sctp_memory_test.cpp.)
 #include <gtest/gtest.h>
 
 #include <array>
