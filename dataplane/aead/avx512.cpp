@@ -89,7 +89,7 @@ constexpr u32 kColumnsMost = 8;    // blocks that are computed as columns: more,
 constexpr u32 kAcrossAtLeast = 5;  // packets, and
 constexpr u32 kScalarLongest = 224;  // octets of a lone packet, where scalar Poly1305 beats eight strands
 constexpr u32 kSoloSpread = 256;     // octets by which two packets differ, where each alone beats the pair
-constexpr u32 kFetched = 320;
+constexpr u32 kFetched = 1536;
 constexpr u32 kAheadShortest = 256;
 constexpr u32 kAcrossLongest = 512;  // octets, where Poly1305 across packets beats strands: measured, README.md
 

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "dataplane/aead/aead_kernels.h"
-#include "dataplane/base/bytes.h"
 
 namespace wireplane {
 
@@ -19,9 +18,13 @@ inline std::uint32_t gather_plaintext(const SealJob& job) {  // returns its leng
 struct Nonce {  // wg §5.4.6: 4 zero octets, then the counter, little-endian
   std::uint8_t octets[12];
 };
-inline Nonce nonce_of(std::uint64_t counter) {
-  Nonce nonce{};
-  store_le(nonce.octets + 4, counter);
+inline Nonce nonce_of(
+    std::uint64_t counter) {  // in the pieces that it is copied in: else each copy waits for its stores
+  const std::uint64_t low = counter << 32;
+  const auto high = static_cast<std::uint32_t>(counter >> 32);
+  Nonce nonce;
+  std::memcpy(nonce.octets, &low, sizeof low);
+  std::memcpy(nonce.octets + sizeof low, &high, sizeof high);
   return nonce;
 }
 

@@ -1,5 +1,6 @@
 // Every kernel that can run here against the AEAD contract, and against the portable kernel.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
@@ -228,6 +229,32 @@ TEST_P(EachKernel, NoticesEveryFlippedBit) {
 }
 
 // Goal: the self-test that start-up runs notices a wrong kernel.
+
+// Goal: a key is 32 octets, and nothing behind it is read (a library's code that does is given a copy). Method: the key
+// ends where its page ends, and the next page may not be touched; one packet and bursts, sealed and opened.
+TEST_P(EachKernel, ReadsNothingBehindAKey) {
+  constexpr std::size_t kPage = 4096;
+  void* const pages = mmap(nullptr, 2 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(pages, MAP_FAILED);
+  ASSERT_EQ(mprotect(static_cast<char*>(pages) + kPage, kPage, PROT_NONE), 0);
+  std::uint8_t* const key = static_cast<std::uint8_t*>(pages) + kPage - 32;
+  std::fill_n(key, 32, std::uint8_t{7});
+  for (const std::size_t count : {1u, 2u, 5u, 16u, 32u}) {
+    for (const std::uint32_t length : {0u, 1u, 64u, 200u, 576u, 1420u, 4096u}) {
+      std::vector<Octets> texts(count, Octets(length + kTag));
+      std::vector<SealJob> seals;
+      std::vector<OpenJob> opens;
+      for (Octets& text : texts) {
+        seals.push_back({key, seals.size(), nullptr, 0, length, text.data(), text.data(), 0});
+        opens.push_back({key, opens.size(), text.data(), length + 16, text.data(), false});
+      }
+      GetParam()->kernels().seal(seals.data(), count);
+      GetParam()->kernels().open(opens.data(), count);
+      for (const OpenJob& job : opens) EXPECT_TRUE(job.authentic) << count << " packets of " << length;
+    }
+  }
+  munmap(pages, 2 * kPage);
+}
 
 TEST(AeadSelfTest, LeavesOutAKernelWithAWrongTag) {
   static const AeadKernels wrong = {
