@@ -5,7 +5,8 @@
 //   aead/seal/<kernel>/<size>/batch<n>     n = 1 .. 64
 //   aead/seal/<kernel>/<size>/cold         buffers from a pool larger than L2
 //   aead/seal/<kernel>/<size>/paused       a burst of 32 after 1 ms of scalar work: what a lightly loaded worker sees
-//   aead/port_limit/<size>                 what the vector pipes alone would need (aead_port_limit.cpp)
+//   aead/port_limit/<size>                 what the vector pipes alone would need (aead_port_limit.cpp), and
+//   aead/register_limit/<size>             what they need with no more than 32 registers
 // <size>: octets, or imix (7:4:1 of 64, 576, 1420), or uniform (64..1420). Rivals: ipsec_mb (burst interface),
 // ipsec_mb_job (job interface), ipsec_mb_avx2 (the same without
 // AVX-512), openssl, portable (libsodium).

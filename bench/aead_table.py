@@ -34,16 +34,19 @@ def by_size(program, options, suffix=""):
     kernels = ["by_shape", "avx2", "ipsec_mb", "ipsec_mb_job", "ipsec_mb_avx2", "openssl", "portable"]
     pattern = f"aead/(seal|open)/({'|'.join(kernels)})/({'|'.join(SIZES)}){suffix}$"
     if not suffix:
-        pattern += "|aead/port_limit/"
+        pattern += "|aead/(port|register)_limit/"
     ns = run(program, pattern, options)
     for operation in ["seal", "open"]:
-        print(f"\n| {operation}{suffix}, ns a packet | by_shape | ipsec-mb burst | job | ratio | OpenSSL | libsodium | port limit | "
-              "avx2 | ipsec-mb's AVX2 | ratio |\n|" + "---|" * 11)
+        print(f"\n| {operation}{suffix}, ns a packet | by_shape | ipsec-mb burst | job | ratio | OpenSSL | libsodium | port limit | registers' limit | "
+              "avx2 | ipsec-mb's AVX2 | ratio |\n|" + "---|" * 12)
         for size in SIZES:
             def of(kernel):
                 return ns.get(f"aead/{operation}/{kernel}/{size}{suffix}", float("nan"))
-            limit = ns.get(f"aead/port_limit/{size}")
-            share = f"{limit:.0f} ({100 * limit / of('by_shape'):.0f} %)" if limit else "-"
+            limits = []
+            for kind in ["port", "register"]:
+                limit = ns.get(f"aead/{kind}_limit/{size}")
+                limits.append(f"{limit:.0f} ({100 * limit / of('by_shape'):.0f} %)" if limit else "-")
+            share = " | ".join(limits)
             print(f"| {size} | {of('by_shape'):.0f} | {of('ipsec_mb'):.0f} | {of('ipsec_mb_job'):.0f} | "
                   f"**{ratio(of('by_shape'), of('ipsec_mb'), of('ipsec_mb_job'))}** | {of('openssl'):.0f} | {of('portable'):.0f} | "
                   f"{share} | {of('avx2'):.0f} | {of('ipsec_mb_avx2'):.0f} | {ratio(of('avx2'), of('ipsec_mb_avx2'))} |")

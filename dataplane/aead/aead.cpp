@@ -112,7 +112,7 @@ bool equals_portable(const AeadKernels& kernels) {
 // Which kernel serves which burst shape, as measured (README.md): our AVX-512 kernel from two packets on. A single
 // packet, or two unlike ones, leave most of its lanes idle; there ipsec-mb's code for one packet is a little faster.
 constexpr std::uint32_t kPairLongest = 2048;  // octets; beyond, even two packets fill the lanes
-constexpr std::uint32_t kAlike = 256;         // octets
+constexpr std::uint32_t kAlike = 64;          // octets
 
 bool left_to_ipsec_mb(std::uint32_t first, std::uint32_t last, std::size_t count) {
   if (count == 1) return true;
