@@ -687,7 +687,7 @@ INLINE void chacha20_half_rows(const Group& group, const Lanes& lanes, Vector* x
 // --- from key stream to text ---
 
 // A block that touches the head, the padding or the end.
-NOINLINE void cipher_edge(const Packet& packet, u32 block, Vector stream) {
+NOINLINE void cipher_joined(const Packet& packet, u32 block, Vector stream) {
   const u32 at = (block - 1) * 64;
   const u32 end = packet.length - at;                                      // octets of the text from here on
   const u32 head = packet.head_length > at ? packet.head_length - at : 0;  // of these, the head's
@@ -698,6 +698,14 @@ NOINLINE void cipher_edge(const Packet& packet, u32 block, Vector stream) {
     text = _mm512_maskz_loadu_epi8(in_body, packet.text + at);  // either may be absent, its pointer null
   if (head != 0) text = _mm512_or_si512(text, _mm512_maskz_loadu_epi8(in_head, packet.head + at));
   _mm512_mask_storeu_epi8(packet.out + at, first_octets(end), _mm512_xor_si512(text, stream));
+}
+
+INLINE void cipher_edge(const Packet& packet, u32 block, Vector stream) {
+  if (packet.head_length != 0 || packet.body_end != packet.length) return cipher_joined(packet, block, stream);
+  const u32 at = (block - 1) * 64;
+  const __mmask64 there = first_octets(packet.length - at);
+  const Vector text = _mm512_maskz_loadu_epi8(there, packet.text + at);
+  _mm512_mask_storeu_epi8(packet.out + at, there, _mm512_xor_si512(text, stream));
 }
 
 INLINE void cipher(const Packet& packet, u32 block, Vector stream) {
