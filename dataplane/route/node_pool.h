@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "dataplane/base/check.h"
@@ -94,17 +95,31 @@ class NodePool {
     const std::size_t size =
         std::clamp(std::size_t{1} << (63 - __builtin_clzll(reserved_ | 1)), kFirstChunk, kHugePage);
     chunks_.reserve(chunks_.size() + 1 < chunks_.capacity() ? 0 : 2 * chunks_.size() + 8);
-    void* chunk = std::aligned_alloc(size == kHugePage ? kHugePage : kFirstChunk, size);
+    void* chunk = size == kHugePage ? map_huge_page() : std::aligned_alloc(kFirstChunk, size);
     if (chunk == nullptr) throw std::bad_alloc{};
-    if (size == kHugePage) (void)madvise(chunk, size, MADV_HUGEPAGE);  // a wish
-    chunks_.push_back(chunk);
+    chunks_.push_back({chunk, size});
     while (left_ != 0) put(carve(kHalf), kHalf);  // what is left of the one before
     next_ = static_cast<std::uint8_t*>(chunk);
     left_ = size;
     reserved_ += size;
   }
+  // Not malloc's: what malloc has used before is on small pages, and stays there. Null: no memory.
+  static void* map_huge_page() {
+    void* both = ::mmap(nullptr, 2 * kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (both == MAP_FAILED) return nullptr;
+    auto* from = static_cast<std::uint8_t*>(both);
+    const std::size_t before = (0 - reinterpret_cast<std::uintptr_t>(from)) % kHugePage;
+    if (before != 0) ::munmap(from, before);
+    ::munmap(from + before + kHugePage, kHugePage - before);
+    (void)::madvise(from + before, kHugePage, MADV_HUGEPAGE);  // a wish
+    return from + before;
+  }
   void release() {
-    for (void* chunk : chunks_) std::free(chunk);
+    for (const auto& [chunk, size] : chunks_)
+      if (size == kHugePage)
+        ::munmap(chunk, size);
+      else
+        std::free(chunk);
     chunks_.clear();
     free_ = {};
     next_ = nullptr;
@@ -112,7 +127,7 @@ class NodePool {
   }
 
   std::array<Block*, kLargest / kHalf + 1> free_{};
-  std::vector<void*> chunks_;
+  std::vector<std::pair<void*, std::size_t>> chunks_;
   std::uint8_t* next_{};
   std::size_t left_{}, reserved_{}, live_{};
 };
