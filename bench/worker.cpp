@@ -22,7 +22,59 @@
 #include "bench/bench.h"
 #include "bench/engine_fixture.h"
 
-namespace wireplane::bench {
+namespace wireplane {
+
+// Worker::step() with a clock between the stages; cycles (TSC) since the last reset.
+struct Stages {
+  static constexpr std::array<const char*, 13> kNames{
+      "begin",          "receive", "classify",        "find_sessions", "open", "accept",  "for_the_host",
+      "join_from_host", "route",   "choose_sessions", "number",        "seal", "send_out"};
+  std::array<std::uint64_t, kNames.size()> cycles{};
+
+  void step(Worker& w, Instant now) {
+    last_ = __rdtsc();
+    stage_ = 0;
+    w.begin(now);
+    w.take_orders();
+    mark();
+    w.receive(w.burst_);
+    mark();
+    w.classify(w.burst_);
+    mark();
+    w.find_sessions(w.burst_);
+    mark();
+    w.open(w.burst_);
+    mark();
+    w.accept(w.burst_);
+    mark();
+    w.for_the_host(w.burst_);
+    mark();
+    w.join_from_host(w.burst_);
+    mark();
+    w.route(w.burst_);
+    mark();
+    w.choose_sessions(w.burst_);
+    mark();
+    w.number(w.burst_);  // what transmit() does
+    mark();
+    w.engine_.aead().seal(w.seal_jobs_.data(), w.prepare_seal(w.burst_, w.seal_jobs_.data()));
+    mark();
+    if (!w.burst_.empty()) w.send_out(w.burst_);
+    w.end();
+    mark();
+  }
+
+ private:
+  void mark() {
+    const std::uint64_t now = __rdtsc();
+    cycles[stage_++] += now - last_;
+    last_ = now;
+  }
+  std::uint64_t last_ = 0;
+  std::size_t stage_ = 0;
+};
+
+namespace bench {
 namespace {
 
 constexpr std::size_t kRound = 32;  // bursts
@@ -187,19 +239,44 @@ void run(benchmark::State& state, Way way, const std::string& sizes, std::size_t
   if (!to_rival.empty()) state.counters["ratio_to_ipsec_mb"] = median(to_rival);
 }
 
+// Where a packet's cycles go, stage by stage: means, the clock's own cost (about 30 cycles a stage and burst) included.
+void run_stages(benchmark::State& state, Way way, const std::string& sizes, std::size_t sessions) {
+  Fixture& f = fixture(sessions);
+  Generator generator{f, way, lengths_of(sizes)};
+  const auto packets = static_cast<double>(kRound * kReceiveBurst);
+  std::array<std::vector<double>, Stages::kNames.size()> cycles;
+  std::vector<double> bare;
+  for (auto _ : state) {
+    Round round = generator.make();
+    bare.push_back(static_cast<double>(bare_cycles(f.engine().aead(), round)) / packets);
+    Stages stages;
+    for (std::size_t i = 0; i < kRound; ++i) stages.step(f.worker(), EngineFixture::start() + 1s);
+    for (std::size_t i = 0; i < cycles.size(); ++i)
+      cycles[i].push_back(static_cast<double>(stages.cycles[i]) / packets);
+  }
+  for (std::size_t i = 0; i < cycles.size(); ++i) state.counters[Stages::kNames[i]] = median(cycles[i]);
+  state.counters["bare_aead"] = median(bare);
+}
+
 [[maybe_unused]] const bool registered = [] {
-  for (const std::size_t sessions : {1u, 1000u, 100'000u, 1'000'000u})
+  for (const std::size_t sessions : {1u, 10u, 1000u, 100'000u, 1'000'000u})
     for (const auto& [name, way] :
          {std::pair{"seal", Way::kSeal}, std::pair{"open", Way::kOpen}, std::pair{"relay", Way::kRelay}}) {
       if (way == Way::kRelay && sessions == 1) continue;  // nobody to relay to
-      for (const char* sizes : {"64", "256", "512", "1024", "1420", "imix"})
+      for (const char* sizes : {"64", "256", "512", "1024", "1420", "imix"}) {
+        benchmark::RegisterBenchmark(
+            (std::string{"worker/stages/"} + name + "/" + sizes + "/" + std::to_string(sessions)).c_str(),
+            [way = way, sizes, sessions](benchmark::State& state) { run_stages(state, way, sizes, sessions); })
+            ->Unit(benchmark::kMicrosecond);
         benchmark::RegisterBenchmark(
             (std::string{"worker/"} + name + "/" + sizes + "/" + std::to_string(sessions)).c_str(),
             [way = way, sizes, sessions](benchmark::State& state) { run(state, way, sizes, sessions); })
             ->Unit(benchmark::kMicrosecond);
+      }
     }
   return true;
 }();
 
 }  // namespace
-}  // namespace wireplane::bench
+}  // namespace bench
+}  // namespace wireplane

@@ -18,22 +18,6 @@ std::uint32_t padding_of(std::uint32_t length, std::uint32_t mtu) {
   return std::min(padded, std::max(mtu, length)) - length;
 }
 
-// Takes `wanted` numbers for a session, or as many as are left below Reject-After-Messages (P33). One locked
-// instruction, but near the limit, where no number may be taken too many. Returns the first; `wanted` becomes what was
-// granted.
-std::uint64_t take_numbers(Session& session, std::uint64_t& wanted) {
-  constexpr std::uint64_t kNear = kRejectAfterMessages - (std::uint64_t{1} << 32);
-  auto& counter = session.sent.counter;
-  std::uint64_t first = counter.load(std::memory_order_relaxed);
-  if (first < kNear) [[likely]]
-    return counter.fetch_add(wanted, std::memory_order_relaxed);
-  std::uint64_t granted;
-  do granted = first >= kRejectAfterMessages && !seeded_fault(33) ? 0 : std::min(wanted, kRejectAfterMessages - first);
-  while (!counter.compare_exchange_weak(first, first + granted, std::memory_order_relaxed));
-  wanted = granted;
-  return first;
-}
-
 // What a port refuses of a burst for want of room, and not for another reason: octets, by the burst's mean length.
 class Refusals {
  public:
@@ -79,9 +63,11 @@ void Worker::for_the_host(Burst& burst) {
 // Whose the inner destinations are, and what the rest of the way out will touch of these peers and of their sessions.
 // From packet `first` on.
 void Worker::find_destinations(Burst& burst, std::size_t first) {
-  look_up(burst, first, destination_octets);
   const std::span<Packet> packets{burst.begin() + first, burst.end()};
-  std::size_t i = first;
+  std::uint16_t i = 0;
+  for (const Packet& packet : packets) want(i++, packet.data, destination_octets(packet.data));
+  look_up();
+  i = 0;
   for (Packet& packet : packets) {
     const std::uint32_t slot = slots_[i++];
     packet.peer = slot == kNoPeer ? nullptr : &engine_.peer(PeerSlot{slot});
@@ -315,9 +301,21 @@ void Worker::transmit(Burst& burst) {
   send_out(burst);
 }
 
-// Numbers are drawn last, after every check: one locked instruction a session and burst. Within a session they follow
-// the packets' order (P41).
+// Numbers are drawn last, after every check. Within a session they follow the packets' order (P41).
 void Worker::number(Burst& burst) {
+  if (engine_.workers() > 1) return number_in_groups(burst);
+  burst.filter(context_, [this](Packet& packet) {
+    const auto [number, granted] = draw_alone(packet.session->sent, 1, octets_of(packet));
+    if (granted == 0) return Drop::kExpired;
+    packet.counter = seeded_fault(31) ? number & UINT32_MAX : number;
+    packet.peer->note_sent(now_ms_, !packet.keepalive);
+    if (!packet.keepalive && packet.peer->timers_are_idle()) arm_timers(*packet.peer);
+    return Drop::kNone;
+  });
+}
+
+// Where other workers draw, too: one locked instruction a session and burst.
+void Worker::number_in_groups(Burst& burst) {
   group_at_.fill(0);
   std::size_t groups = 0, i = 0;
   for (Packet& packet : burst) {
@@ -326,53 +324,41 @@ void Worker::number(Burst& burst) {
     while (group_at_[place] != 0 && groups_[group_at_[place] - 1u].session != packet.session)
       place = (place + 1) % kGroupPlaces;
     if (group_at_[place] == 0) {
-      groups_[groups] = {.session = packet.session,
-                         .peer = packet.peer,
-                         .first = 0,
-                         .granted = 0,
-                         .octets = 0,
-                         .count = 0,
-                         .data = false};
+      groups_[groups] = {
+          .session = packet.session, .peer = packet.peer, .drawn = {}, .octets = 0, .count = 0, .data = false};
       group_at_[place] = static_cast<std::uint16_t>(++groups);
     }
     Group& group = groups_[group_at_[place] - 1u];
     packet.counter = group.count++;
-    group.octets += packet.length + padding_of(packet.length, settings_->mtu) + kDataOverhead;
+    group.octets += octets_of(packet);
     group.data = group.data || !packet.keepalive;
     group_of_packet_[i++] = static_cast<std::uint16_t>(group_at_[place] - 1u);
   }
   for (Group* group = groups_.data(); group != groups_.data() + groups; ++group) {
-    group->granted = group->count;
-    group->first = take_numbers(*group->session, group->granted);
-    group->session->sent.octets.fetch_add(group->octets, std::memory_order_relaxed);
-    note_sent(*group->peer, group->data);
+    group->drawn = draw_shared(group->session->sent, group->count, group->octets);
+    group->peer->note_sent(now_ms_, group->data);
+    if (group->data && group->peer->timers_are_idle()) arm_timers(*group->peer);
   }
   i = 0;
   burst.filter(context_, [&](Packet& packet) {
     const Group& group = groups_[group_of_packet_[i++]];
-    const bool within = packet.counter < group.granted;
-    packet.counter += group.first;
+    const bool within = packet.counter < group.drawn.granted;
+    packet.counter += group.drawn.first;
     if (seeded_fault(31)) packet.counter &= UINT32_MAX;
     return within ? Drop::kNone : Drop::kExpired;
   });
 }
 
-// What the timers of wg §6 want to know of sending; control reads it when one is due.
-void Worker::note_sent(PeerState& peer, bool data) {
-  auto& times = peer.send;
-  note(times.last_sent, now_ms_);
-  note(peer.receive.keepalive_owed_since, 0);
-  if (!data) return;
-  note(times.last_data_sent, now_ms_);
-  if (times.unanswered_since.load(std::memory_order_relaxed) == 0) note(times.unanswered_since, now_ms_);
-  arm_timers(peer);
+// The datagram that an inner packet becomes.
+std::uint32_t Worker::octets_of(const Packet& packet) const {
+  return packet.length + padding_of(packet.length, settings_->mtu) + static_cast<std::uint32_t>(kDataOverhead);
 }
 
 std::size_t Worker::prepare_seal(Burst& burst, SealJob* jobs) {
   for (Packet& packet : burst) {
     const std::uint32_t padding = padding_of(packet.length, settings_->mtu);
-    packet.tos = packet.keepalive ? std::uint8_t{0} : outer_ds_for(packet.data);  // before it is ciphertext
-    std::uint8_t* header = packet.data - kDataHeaderSize;
+    std::uint8_t* const text = packet.data;
+    std::uint8_t* const header = text - kDataHeaderSize;
     store_le(header, static_cast<std::uint32_t>(MessageType::kData));
     store_le(header + 4, packet.session->sent.remote.raw());
     store_le(header + 8, packet.counter);
@@ -381,9 +367,10 @@ std::size_t Worker::prepare_seal(Burst& burst, SealJob* jobs) {
                .head = nullptr,
                .head_length = 0,
                .body_length = packet.length,
-               .body = packet.data,
-               .destination = packet.data,
+               .body = text,
+               .destination = text,
                .padding = padding};
+    packet.tos = packet.keepalive ? std::uint8_t{0} : outer_ds_for(text);  // before it is ciphertext
     packet.data = header;
     packet.length += padding + static_cast<std::uint32_t>(kDataOverhead);
     WG_DCHECK(packet.headroom() <= packet.buffer->size && packet.length <= packet.buffer->size - packet.headroom());

@@ -30,19 +30,35 @@ Drop check_length(std::uint32_t type, std::uint32_t length) {
 }
 
 // P33, P45: neither a session's age nor its numbers may pass the limit.
-bool expired(const Session& session, std::uint64_t counter, Instant now) {
-  if (session.age(now) >= kRejectAfterTime && !seeded_fault(45)) return true;
+bool expired(Duration age, std::uint64_t counter) {
+  if (age >= kRejectAfterTime && !seeded_fault(45)) return true;
   return counter >= kRejectAfterMessages && !seeded_fault(33);
+}
+
+// P36, remembered: this source was the peer's when the routes were as they are.
+bool source_is_known(const Session::Received& received, const std::uint8_t* ip, std::uint32_t version) {
+  if (received.source_version != version) return false;
+  const auto* seen = received.source;
+  if (is_ipv4(ip)) return received.source_family == Address::Family::kV4 && load_be32(ip + 12) == load_be32(seen);
+  return received.source_family == Address::Family::kV6 && load_be64(ip + 8) == load_be64(seen) &&
+         load_be64(ip + 16) == load_be64(seen + 8);
+}
+
+void remember_source(Session::Received& received, const std::uint8_t* ip, std::uint32_t version) {
+  received.source_version = version;
+  received.source_family = is_ipv4(ip) ? Address::Family::kV4 : Address::Family::kV6;
+  std::copy_n(source_octets(ip), is_ipv4(ip) ? 4 : 16, received.source);
 }
 
 }  // namespace
 
 void Worker::classify(Burst& burst) {
   worked_ = worked_ || !burst.empty();
-  burst.filter(context_, [this](Packet& packet) {
+  std::uint64_t datagrams = 0, octets = 0;
+  burst.filter(context_, [&](Packet& packet) {
     if (packet.session != nullptr) return Drop::kNone;  // handed over: counted and classified by the worker it came to
-    link_.counters.outer_in.add(1);
-    link_.counters.outer_in_octets.add(packet.length);
+    ++datagrams;
+    octets += packet.length;
     if (packet.length < sizeof(std::uint32_t)) return Drop::kBadLength;
     const auto type = seeded_fault(1) ? packet.data[0] : load_le<std::uint32_t>(packet.data);
     if (const Drop drop = check_length(type, packet.length); drop != Drop::kNone) return drop;
@@ -50,6 +66,8 @@ void Worker::classify(Burst& burst) {
     packet.counter = load_le<std::uint64_t>(packet.data + kCounterAt);
     return Drop::kNone;
   });
+  link_.counters.outer_in.add(datagrams);
+  link_.counters.outer_in_octets.add(octets);
 }
 
 Drop Worker::give_to_control(Packet& packet) {
@@ -78,15 +96,21 @@ void Worker::find_sessions(Burst& burst) {
     return Drop::kNone;
   });
   burst.filter(context_, [&](Packet& packet) {
-    if (expired(*packet.session, packet.counter, now_)) return Drop::kExpired;
-    // The AEAD takes long enough for all that accept() will want.
-    const PeerState& peer = engine_.peer(packet.session->peer.slot);
-    __builtin_prefetch(&packet.session->received, 1);
-    packet.session->received.window.prefetch(Counter{packet.counter});
-    __builtin_prefetch(&peer);
-    __builtin_prefetch(&peer.send, 1);
+    const Duration age = packet.session->age(now_);
+    if (expired(age, packet.counter)) return Drop::kExpired;
+    packet.key_is_old = age >= kRejectAfterTime - kKeepaliveTimeout - kRekeyTimeout;
+    packet.from_peer = &engine_.peer(packet.session->peer.slot);
+    prefetch_receive_side(packet);  // the AEAD takes long enough for it to come from memory
     return Drop::kNone;
   });
+}
+
+// What accept() will want.
+void Worker::prefetch_receive_side(const Packet& packet) {
+  __builtin_prefetch(&packet.session->received, 1);
+  packet.session->received.window.prefetch(Counter{packet.counter});
+  __builtin_prefetch(packet.from_peer);
+  __builtin_prefetch(&packet.from_peer->send, 1);
 }
 
 // Its session belongs to another worker: the window and the order of its packets are that one's business.
@@ -109,7 +133,6 @@ void Worker::open(Burst& burst) {
 
 std::size_t Worker::prepare_open(Burst& burst, OpenJob* jobs) {
   for (const Packet& packet : burst) {
-    __builtin_prefetch(engine_.peer(packet.session->peer.slot).endpoint.load(std::memory_order_relaxed));
     *jobs++ = {.key = packet.session->receive_key,
                .counter = packet.counter,
                .source = packet.data + kDataHeaderSize,
@@ -123,8 +146,8 @@ std::size_t Worker::prepare_open(Burst& burst, OpenJob* jobs) {
 void Worker::finish_open(Burst& burst, const OpenJob* jobs) {
   burst.filter(context_, [&](Packet& packet) {
     if (!jobs++->authentic) {
-      if (seeded_fault(37)) follow(*packet.session, engine_.peer(packet.session->peer.slot), packet);
-      if (seeded_fault(25)) confirm(*packet.session, engine_.peer(packet.session->peer.slot));
+      if (seeded_fault(37)) follow(*packet.session, *packet.from_peer, packet, 0);
+      if (seeded_fault(25)) confirm(*packet.session, *packet.from_peer);
       if (seeded_fault(32)) static_cast<void>(packet.session->received.window.accept(Counter{packet.counter}));
       return Drop::kBadTag;
     }
@@ -135,45 +158,67 @@ void Worker::finish_open(Burst& burst, const OpenJob* jobs) {
 }
 
 void Worker::accept(Burst& burst) {
-  burst.filter(context_, [&](Packet& packet) { return accept_one(packet); });
-  look_up(burst, 0, source_octets);
-  std::size_t i = 0;
-  burst.filter(context_, [&](Packet& packet) {  // P36: whose the source is by longest prefix over the whole device
+  // Meanwhile the kernel has filled the nearest cache with octets.
+  burst.filter(context_, prefetch_receive_side, [this](Packet& packet) { return accept_one(packet); });
+  check_sources(burst);
+}
+
+// P36: whose the source is by longest prefix over the whole device. Most packets have the source of the one before.
+void Worker::check_sources(Burst& burst) {
+  const std::uint32_t version = engine_.routes().version();  // before any look-up
+  std::uint16_t i = 0;
+  for (const Packet& packet : burst) {
+    slots_[i] = packet.from_peer->id.slot.raw();
+    if (!source_is_known(packet.session->received, packet.data, version))
+      want(i, packet.data, source_octets(packet.data));
+    ++i;
+  }
+  if (v4_.count + v6_.count == 0) [[likely]]
+    return;
+  look_up();
+  i = 0;
+  burst.filter(context_, [&](Packet& packet) {
     const bool allowed = slots_[i++] == packet.from_peer->id.slot.raw() || seeded_fault(36);
-    return allowed ? Drop::kNone : Drop::kSourceNotAllowed;
+    if (!allowed) return Drop::kSourceNotAllowed;
+    remember_source(packet.session->received, packet.data, version);
+    return Drop::kNone;
   });
 }
 
-// slots_[i] becomes the peer to whom the address of packet i belongs, or kNoPeer; from packet `first` on.
-void Worker::look_up(Burst& burst, std::size_t first, const std::uint8_t* (*address_of)(const std::uint8_t* ip)) {
-  std::size_t v4 = 0, v6 = 0, i = first;
-  for (const Packet& packet : std::span<Packet>{burst.begin() + first, burst.end()}) {
-    Lookups& family = is_ipv4(packet.data) ? v4_ : v6_;
-    std::size_t& count = is_ipv4(packet.data) ? v4 : v6;
-    family.addresses[count] = address_of(packet.data);
-    family.packet[count++] = static_cast<std::uint16_t>(i++);
+// In the next look_up(), slots_[i] becomes the peer to whom this inner address belongs, or kNoPeer.
+void Worker::want(std::uint16_t i, const std::uint8_t* ip, const std::uint8_t* address) {
+  Lookups& family = is_ipv4(ip) ? v4_ : v6_;
+  family.addresses[family.count] = address;
+  family.packet[family.count++] = i;
+}
+
+void Worker::look_up() {
+  if (v4_.count != 0) engine_.routes().lookup_v4(v4_.addresses.data(), v4_.count, v4_.slots.data());
+  if (v6_.count != 0) engine_.routes().lookup_v6(v6_.addresses.data(), v6_.count, v6_.slots.data());
+  for (Lookups* family : {&v4_, &v6_}) {
+    for (std::size_t k = 0; k < family->count; ++k) slots_[family->packet[k]] = family->slots[k];
+    family->count = 0;
   }
-  const auto scatter = [this](const Lookups& family, std::size_t count) {
-    for (std::size_t k = 0; k < count; ++k) slots_[family.packet[k]] = family.slots[k];
-  };
-  if (v4 != 0) engine_.routes().lookup_v4(v4_.addresses.data(), v4, v4_.slots.data());
-  scatter(v4_, v4);
-  if (v6 != 0) engine_.routes().lookup_v6(v6_.addresses.data(), v6, v6_.slots.data());
-  scatter(v6_, v6);
 }
 
 // From here on the packet is authentic: its sender has the session's key.
 Drop Worker::accept_one(Packet& packet) {
   Session& session = *packet.session;
-  PeerState& peer = engine_.peer(session.peer.slot);
+  PeerState& peer = *packet.from_peer;
   if (!session.received.window.accept(Counter{packet.counter})) return Drop::kReplayed;
   session.received.octets.store(session.received.octets.load(std::memory_order_relaxed) + packet.length + kDataOverhead,
                                 std::memory_order_relaxed);
   if (!session.received.confirmed) confirm(session, peer);
-  follow(session, peer, packet);
-  heard(session, peer, packet.length != 0);
-  packet.from_peer = &peer;
-  if (packet.length == 0) {  // a keepalive has said all it has to say
+  // The version first: if control publishes in between, we say it once too often rather than once too seldom.
+  const std::uint32_t version = peer.endpoint_version.load(std::memory_order_acquire);
+  if (session.received.from_version != version || session.received.from != fingerprint(packet.from)) [[unlikely]]
+    follow(session, peer, packet, version);
+  const bool data = packet.length != 0;
+  peer.note_received(now_ms_, data);
+  if (data && peer.timers_are_idle()) arm_timers(peer);
+  if (packet.key_is_old) [[unlikely]]
+    ask_late(session, peer);
+  if (!data) {  // a keepalive has said all it has to say
     link_.counters.consumed.add(1);
     context_.release(packet);
     return Drop::kNone;
@@ -199,20 +244,23 @@ void Worker::confirm(Session& session, PeerState& peer) {
 
 // P37: the endpoint moves with authenticated packets only. Control decides by {serial, counter} which move is the
 // latest.
-void Worker::follow(Session& session, PeerState& peer, const Packet& packet) {
-  // The version first: if control publishes in between, we say it once too often rather than once too seldom.
-  const std::uint32_t version = peer.endpoint_version.load(std::memory_order_acquire);
+void Worker::follow(Session& session, PeerState& peer, const Packet& packet, std::uint32_t version) {
   const Endpoint* known = peer.endpoint.load(std::memory_order_acquire);
-  if (known != nullptr && packet.from == *known) return;
   auto& received = session.received;
-  if (packet.from == received.posted && received.posted_against == version) return;  // said already
+  const std::uint64_t from = fingerprint(packet.from);
+  if (known != nullptr && packet.from == *known) {
+    received.from = from;
+    received.from_version = version;
+    return;
+  }
+  if (from == received.posted && received.posted_against == version) return;  // said already
   const Event roamed{.kind = Event::Kind::kRoamed,
                      .peer = session.peer,
                      .serial = session.serial,
                      .counter = packet.counter,
                      .endpoint = packet.from};
   if (!post(link_.urgent, roamed)) return;  // the next packet tries again
-  received.posted = packet.from;
+  received.posted = from;
   received.posted_against = version;
   remember_move(session, peer, packet, version);
 }
@@ -249,23 +297,12 @@ const Endpoint* Worker::endpoint_of(const PeerState& peer) const {
   return peer.endpoint.load(std::memory_order_acquire);
 }
 
-// What the timers of wg §6 want to know of reception; control reads it when one is due.
-void Worker::heard(Session& session, PeerState& peer, bool data) {
-  auto& times = peer.receive;
-  note(times.last_received, now_ms_);
-  note(peer.send.unanswered_since, 0);
-  if (data) {
-    note(times.last_data_received, now_ms_);
-    if (times.keepalive_owed_since.load(std::memory_order_relaxed) == 0) note(times.keepalive_owed_since, now_ms_);
-    arm_timers(peer);
-  }
-  // P44: an initiator whose key is about to end while it only receives asks for a new one, once.
-  if ((session.initiator || seeded_fault(44)) &&
-      session.age(now_) >= kRejectAfterTime - kKeepaliveTimeout - kRekeyTimeout &&
-      !session.rekey_asked_late.load(std::memory_order_relaxed)) {
-    session.rekey_asked_late.store(true, std::memory_order_relaxed);
-    want_handshake(peer);
-  }
+// P44: an initiator whose key is about to end while it only receives asks for a new one, once.
+void Worker::ask_late(Session& session, PeerState& peer) {
+  if (!session.initiator && !seeded_fault(44)) return;
+  if (session.rekey_asked_late.load(std::memory_order_relaxed)) return;
+  session.rekey_asked_late.store(true, std::memory_order_relaxed);
+  want_handshake(peer);
 }
 
 // P35: a whole IP packet and nothing else.

@@ -37,6 +37,7 @@ struct Packet {
   std::uint64_t counter{};  // of the transport message
   const Endpoint* to{};     // sending: the peer's endpoint, valid until the worker's next quiescent state
   Endpoint from{};          // receiving: where the datagram came from and to
+  bool key_is_old{};        // received with a session that ends soon (P44)
 
   [[nodiscard]] std::span<std::uint8_t> octets() const { return {data, length}; }
   [[nodiscard]] std::size_t headroom() const { return static_cast<std::size_t>(data - buffer->memory); }
@@ -153,6 +154,19 @@ class Burst {
       ++kept;
     }
     count_ = kept;
+  }
+  // The same, for a stage that touches memory beyond the nearest cache: `prefetch` sees each packet some packets before
+  // the stage does.
+  template <class Prefetch, class Stage>
+  void filter(WorkerContext& context, Prefetch prefetch, Stage stage) {
+    constexpr std::size_t kAhead = 8;
+    const std::size_t count = count_;
+    for (std::size_t i = 0; i < std::min(kAhead, count); ++i) prefetch(packets_[i]);
+    std::size_t next = kAhead;
+    filter(context, [&](Packet& packet) {
+      if (next < count) prefetch(packets_[next++]);
+      return stage(packet);
+    });
   }
 
  private:

@@ -147,8 +147,7 @@ void Worker::want_handshake(PeerState& peer) {
 }
 
 void Worker::arm_timers(PeerState& peer) {
-  if (peer.timers_armed.load(std::memory_order_relaxed) || peer.timers_armed.exchange(true, std::memory_order_relaxed))
-    return;
+  if (peer.timers_armed.exchange(true, std::memory_order_relaxed)) return;
   const Event event{.kind = Event::Kind::kActive, .peer = peer.id, .serial = {}, .counter = {}, .endpoint = {}};
   if (!post(link_.events, event)) peer.timers_armed.store(false, std::memory_order_relaxed);
 }

@@ -16,6 +16,7 @@
 #include "dataplane/engine.h"
 #include "dataplane/fair_share.h"
 #include "dataplane/port.h"
+#include "dataplane/session/numbers.h"
 #include "dataplane/staging.h"
 #include "dataplane/wire/icmp.h"
 
@@ -47,6 +48,8 @@ class Worker {
   }
 
  private:
+  friend struct Stages;  // bench/worker.cpp: the same calls as step(), with a clock between them
+
   // worker.cpp
   void begin(Instant now);
   void receive(Burst& burst);
@@ -68,14 +71,17 @@ class Worker {
   std::size_t prepare_open(Burst& burst, OpenJob* jobs);
   void finish_open(Burst& burst, const OpenJob* jobs);
   void accept(Burst& burst);
+  static void prefetch_receive_side(const Packet& packet);
   Drop accept_one(Packet& packet);
-  void look_up(Burst& burst, std::size_t first, const std::uint8_t* (*address_of)(const std::uint8_t* ip));
+  void check_sources(Burst& burst);
+  void want(std::uint16_t i, const std::uint8_t* ip, const std::uint8_t* address);
+  void look_up();
   void confirm(Session& session, PeerState& peer);
-  void follow(Session& session, PeerState& peer, const Packet& packet);
+  void follow(Session& session, PeerState& peer, const Packet& packet, std::uint32_t version);
   void remember_move(const Session& session, PeerState& peer, const Packet& packet, std::uint32_t version);
   void forget_moves();
   [[nodiscard]] const Endpoint* endpoint_of(const PeerState& peer) const;
-  void heard(Session& session, PeerState& peer, bool data);
+  void ask_late(Session& session, PeerState& peer);
   Drop admit(Packet& packet);
 
   // egress.cpp
@@ -95,7 +101,8 @@ class Worker {
   void flush_staged(PeerState& peer);
   void send_keepalive(PeerState& peer);
   void number(Burst& burst);
-  void note_sent(PeerState& peer, bool data);
+  void number_in_groups(Burst& burst);
+  [[nodiscard]] std::uint32_t octets_of(const Packet& packet) const;
   void transmit(Burst& burst);  // number, seal, send
   std::size_t prepare_seal(Burst& burst, SealJob* jobs);
   void send_out(Burst& burst);
@@ -167,6 +174,7 @@ class Worker {
 
   // One burst's lookups of inner addresses, by family.
   struct Lookups {
+    std::size_t count = 0;
     std::array<const std::uint8_t*, kBurst> addresses;
     std::array<std::uint32_t, kBurst> slots;
     std::array<std::uint16_t, kBurst> packet;
@@ -178,8 +186,7 @@ class Worker {
   struct Group {
     Session* session;
     PeerState* peer;
-    std::uint64_t first;    // number of its first packet
-    std::uint64_t granted;  // how many numbers it got
+    Drawn drawn;
     std::uint64_t octets;
     std::uint16_t count;
     bool data;

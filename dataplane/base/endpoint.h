@@ -47,4 +47,19 @@ struct Endpoint {
   friend bool operator==(const Endpoint&, const Endpoint&) = default;
 };
 
+// Tells two endpoints apart, but for a chance of 2^-64; never 0. For where a mistake harms nobody but its owner: no
+// secret is in it.
+[[nodiscard]] inline std::uint64_t fingerprint(const Endpoint& e) {
+  std::uint64_t remote[2], local[2];
+  std::memcpy(remote, e.remote.octets.data(), sizeof remote);
+  std::memcpy(local, e.local.octets.data(), sizeof local);
+  const std::uint64_t rest = std::uint64_t{e.interface} << 32 | std::uint64_t{e.port} << 16 |
+                             static_cast<std::uint64_t>(e.remote.family) << 8 |
+                             static_cast<std::uint64_t>(e.local.family);
+  const std::uint64_t sum = remote[0] * 0x9e3779b97f4a7c15u + remote[1] * 0xc2b2ae3d27d4eb4fu +
+                            local[0] * 0x165667b19e3779f9u + local[1] * 0xd6e8feb86659fd93u +
+                            rest * 0xa0761d6478bd642fu;
+  return sum | 1;
+}
+
 }  // namespace wireplane

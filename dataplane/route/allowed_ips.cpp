@@ -68,7 +68,8 @@ std::optional<PeerSlot> AllowedIps::lookup(const Address& address) const {
 template <class Key>
 void AllowedIps::publish(Root<Key>& root, Edit<Key>& edit, Ref<Key> fresh) {
   edit.keep();
-  root.store(fresh.raw(), std::memory_order_release);  // R1 release, pairs with R2
+  root.store(fresh.raw(), std::memory_order_release);                                       // R1 release, pairs with R2
+  version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_release);  // R6
   retired_->retire(edit.old());
 }
 

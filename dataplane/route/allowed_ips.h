@@ -53,6 +53,9 @@ class AllowedIps {
   AllowedIps& operator=(const AllowedIps&) = delete;
 
   // Readers.
+  // Grows with every change. Read before a lookup: while it says the same, the lookup's answer holds.
+  // R5 acquire, pairs with R6: who sees a version sees the roots of that time.
+  [[nodiscard]] std::uint32_t version() const { return version_.load(std::memory_order_acquire); }
   [[nodiscard]] std::optional<PeerSlot> lookup(const Address& address) const;
   // Addresses as they lie in the packets, 4 or 16 octets each. slots[i] becomes a raw PeerSlot or kNoPeer.
   void lookup_v4(const std::uint8_t* const* addresses, std::size_t count, std::uint32_t* slots) const;
@@ -101,6 +104,7 @@ class AllowedIps {
   void publish(Root<Key>& root, route::Edit<Key>& edit, route::Ref<Key> fresh);
 
   std::atomic<std::uintptr_t> v4_{0}, v6_{0};
+  std::atomic<std::uint32_t> version_{0};
   route::PrefixLists lists_;
   std::shared_ptr<route::Retired> retired_;  // and the pool; shared with what waits for its grace period
 };

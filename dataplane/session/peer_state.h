@@ -66,6 +66,18 @@ struct alignas(kCacheLine) PeerState {
       time->store(0, relaxed);
   }
 
+  // What the timers of wg §6 want to know; control reads it when one is due. `now`: whole milliseconds. The line is not
+  // made dirty for what it says already. One branch: who of two spoke last is a coin's toss to a processor.
+  void note_received(std::int64_t now, bool data) {
+    note(receive.last_received, send.unanswered_since, receive.last_data_received, receive.keepalive_owed_since, now,
+         data);
+  }
+  void note_sent(std::int64_t now, bool data) {
+    note(send.last_sent, receive.keepalive_owed_since, send.last_data_sent, send.unanswered_since, now, data);
+  }
+
+  [[nodiscard]] bool timers_are_idle() const { return !timers_armed.load(std::memory_order_relaxed); }
+
   // Makes {serial, slot} the sending session unless a newer one is. S1 acq_rel pairs with S2: whoever loads the word
   // sees the session's keys behind it.
   bool offer_sending(Serial serial, SessionSlot slot) {
@@ -76,15 +88,26 @@ struct alignas(kCacheLine) PeerState {
         return true;
     return false;
   }
+
+ private:
+  // Anything at `now` ends what is `settled`; data opens its own `since`.
+  using Time = std::atomic<std::int64_t>;
+  static void note(Time& last, Time& settled, Time& last_data, Time& since, std::int64_t now, bool data) {
+    constexpr auto relaxed = std::memory_order_relaxed;
+    const std::int64_t data_was = last_data.load(relaxed), since_was = since.load(relaxed);
+    const std::int64_t data_is = data ? now : data_was, since_is = data && since_was == 0 ? now : since_was;
+    const std::int64_t news =
+        (last.load(relaxed) ^ now) | settled.load(relaxed) | (data_was ^ data_is) | (since_was ^ since_is);
+    if (news == 0) return;
+    last.store(now, relaxed);
+    settled.store(0, relaxed);
+    last_data.store(data_is, relaxed);
+    since.store(since_is, relaxed);
+  }
 };
 
 static_assert(sizeof(PeerState) == 2 * kCacheLine);
 
 inline std::int64_t ns(Instant instant) { return instant.time_since_epoch().count(); }
-
-// Notes a time, or 0 for never, without making the line dirty for what it says already.
-inline void note(std::atomic<std::int64_t>& time, std::int64_t at) {
-  if (time.load(std::memory_order_relaxed) != at) time.store(at, std::memory_order_relaxed);
-}
 
 }  // namespace wireplane

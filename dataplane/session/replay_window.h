@@ -8,10 +8,12 @@
 // Call only after the tag has verified: a forged counter must not move the window (P32).
 // All zero is the window that has seen nothing, so that it can lie in a pointer-free arena: write `ReplayWindow w{};`.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <type_traits>
 
+#include "dataplane/base/fault.h"
 #include "dataplane/base/time.h"
 #include "dataplane/base/types.h"
 
@@ -38,6 +40,26 @@ class ReplayWindow {
   std::uint64_t next_;
   std::array<std::uint64_t, kWords> words_;  // the bit of counter c is bit c % 64 of word c / 64 % 128
 };
+
+inline bool ReplayWindow::accept(Counter counter) {
+  const std::uint64_t number = counter.raw();
+  if (number >= kRejectAfterMessages && !seeded_fault(33)) return false;
+  const std::uint64_t span = seeded_fault(32) ? kSpan / 8 : kSpan;
+  if (next_ > 0 && number + span < next_ - 1) return false;
+
+  const std::uint64_t word = number / kWordBits;
+  if (number >= next_) {  // ahead: clear the words that come into the window, none older than one turn of the ring
+    const std::uint64_t newest = next_ == 0 ? 0 : (next_ - 1) / kWordBits;
+    const std::uint64_t entering = std::min(word - newest, kWords);
+    for (std::uint64_t i = 1; i <= entering; ++i) words_[(newest + i) % kWords] = 0;
+    next_ = number + 1;
+  }
+  std::uint64_t& bits = words_[word % kWords];
+  const std::uint64_t bit = std::uint64_t{1} << (number % kWordBits);
+  if ((bits & bit) != 0) return false;
+  bits |= bit;
+  return true;
+}
 
 static_assert(std::is_trivial_v<ReplayWindow> && std::is_standard_layout_v<ReplayWindow>);
 

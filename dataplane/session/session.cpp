@@ -16,6 +16,9 @@ namespace wireplane {
 static_assert(std::is_standard_layout_v<Session>,
               "the arena is read by a successor process: plain octets, no pointers");
 static_assert(offsetof(Session, sent) == kCacheLine && offsetof(Session, received) == 2 * kCacheLine);
+static_assert(offsetof(Session::Received, window) == kCacheLine - sizeof(std::uint64_t));
+// Odd, so that the same line of many sessions is not in a few sets of the nearest cache.
+static_assert(sizeof(Session) / kCacheLine % 2 == 1);
 
 SessionArena::SessionArena(std::size_t slots) : slots_{slots}, mapped_{slots * sizeof(Session)} {
   // A memfd, so that its pages can be handed over by descriptor; sealed against nothing yet, closed on exec.

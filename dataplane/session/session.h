@@ -6,7 +6,8 @@
 //   line 2+ the receive side              the owner alone
 //
 // A packet received touches line 0, line 2 and the window's word, a packet sent line 1: a relay with many sessions
-// waits for little else.
+// waits for little else. What line 2 remembers of the last packet (whence it came, whose source it had) spares the
+// next one the peer's endpoint and the routes.
 //
 // spec: wg §5.4.5 (transport keys), §5.4.6 (counters). The arena is pointer-free and versioned, in a locked, undumped
 // memfd: no copy of a send counter exists elsewhere, so that a successor process can take it over without using one
@@ -47,13 +48,16 @@ struct alignas(kCacheLine) Session {
     [[nodiscard]] Duration age(Instant now) const { return Duration{ns_of(now) - created}; }
   } sent;
 
-  // line 2 and on: what the owner has received. The endpoint stands last: packets touch it only while the peer moves.
+  // line 2 and on: what the owner has received
   struct alignas(kCacheLine) Received {
     std::atomic<std::uint64_t> octets;  // of UDP payload; stored by the owner, read by control
-    bool confirmed;                     // a packet was accepted: the responder's session may send (P24)
-    ReplayWindow window;
-    Endpoint posted;               // last roaming candidate that control was told of,
-    std::uint32_t posted_against;  // and the version of the peer's endpoint it differed from
+    std::uint64_t from, posted;         // fingerprints: of what was the peer's endpoint at version from_version,
+    std::uint32_t from_version, posted_against;  // and of where it moved, as control was told, against that one
+    std::uint32_t source_version;                // of the routes, when `source` was found to be this peer's (P36)
+    Address::Family source_family;               // kNone: nothing is known of any source
+    bool confirmed;                              // a packet was accepted: the responder's session may send (P24)
+    std::uint8_t source[16];
+    ReplayWindow window;  // its newest counter is the last word of line 2
   } received;
 
   [[nodiscard]] Duration age(Instant now) const { return Duration{ns_of(now) - created}; }

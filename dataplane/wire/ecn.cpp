@@ -4,13 +4,8 @@
 
 namespace wireplane {
 
-std::uint8_t outer_ds_for(const std::uint8_t* inner) {
-  if (seeded_fault(40)) return ds_field(inner);
-  return static_cast<std::uint8_t>(ecn_of_packet(inner));
-}
-
-Drop ecn_decapsulate(std::uint8_t* inner, std::uint8_t outer_ds) {
-  const Ecn outer = ecn_of(outer_ds), before = ecn_of_packet(inner);
+Drop carry_mark(std::uint8_t* inner, Ecn outer) {
+  const Ecn before = ecn_of_packet(inner);
   if (seeded_fault(40)) return Drop::kNone;
   if (before == Ecn::kNotEct) return outer == Ecn::kCe ? Drop::kEcnForged : Drop::kNone;
   if (before == Ecn::kCe) return Drop::kNone;

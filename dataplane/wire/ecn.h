@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #include "dataplane/base/drops.h"
+#include "dataplane/base/fault.h"
 #include "dataplane/wire/inner_ip.h"
 
 namespace wireplane {
@@ -31,9 +32,15 @@ inline void set_ecn(std::uint8_t* ip, Ecn ecn) {
 }
 
 // The outer TOS or traffic class of a data message around this inner packet; a keepalive's is 0.
-[[nodiscard]] std::uint8_t outer_ds_for(const std::uint8_t* inner);
+[[nodiscard]] inline std::uint8_t outer_ds_for(const std::uint8_t* inner) {
+  return seeded_fault(40) ? ds_field(inner) : static_cast<std::uint8_t>(ecn_of_packet(inner));
+}
 
 // Carries the outer header's mark into the inner packet. Drop::kNone, or Drop::kEcnForged with the packet unchanged.
-[[nodiscard]] Drop ecn_decapsulate(std::uint8_t* inner, std::uint8_t outer_ds);
+[[nodiscard]] Drop carry_mark(std::uint8_t* inner, Ecn outer);  // the same, for an outer header that has one
+[[nodiscard]] inline Drop ecn_decapsulate(std::uint8_t* inner, std::uint8_t outer_ds) {
+  const Ecn outer = ecn_of(outer_ds);
+  return outer == Ecn::kNotEct ? Drop::kNone : carry_mark(inner, outer);
+}
 
 }  // namespace wireplane

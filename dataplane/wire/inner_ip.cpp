@@ -39,34 +39,7 @@ Transport transport_of_v6(const std::uint8_t* ip, std::size_t length) {
   return t;
 }
 
-bool is_local_v4(const std::uint8_t* address) {
-  return address[0] == 0 || address[0] == 127 || address[0] >= 224;  // 224/4 multicast, 240/4 reserved and broadcast
-}
-
-bool is_local_v6(const std::uint8_t* address) {
-  if (address[0] == 0xff) return true;
-  if (load_be64(address) != 0) return false;
-  const std::uint32_t third = load_be32(address + 8);
-  return third == 0 || third == 0x0000ffff;  // ::/96 (unspecified, loopback, "compatible"), ::ffff:0:0/96 (mapped)
-}
-
 }  // namespace
-
-std::size_t inner_length(const std::uint8_t* plaintext, std::size_t count) {
-  if (count == 0) return 0;
-  const unsigned version = plaintext[0] >> 4;
-  if (version == 4 && count >= kIpv4HeaderSize) {
-    const std::size_t header = (plaintext[0] & 0x0f) * std::size_t{4};
-    const std::size_t length = load_be16(plaintext + 2);
-    const bool fits = header >= kIpv4HeaderSize && header <= length && (length <= count || seeded_fault(35));
-    return fits ? length : 0;
-  }
-  if (version == 6 && count >= kIpv6HeaderSize) {
-    const std::size_t length = kIpv6HeaderSize + load_be16(plaintext + 4);
-    return length <= count || seeded_fault(35) ? length : 0;
-  }
-  return 0;
-}
 
 Transport transport_of(const std::uint8_t* ip, std::size_t length) {
   if (!is_ipv4(ip)) return transport_of_v6(ip, length);
@@ -78,17 +51,6 @@ Transport transport_of(const std::uint8_t* ip, std::size_t length) {
     t.octets = length - header;
   }
   return t;
-}
-
-bool is_martian_source(const std::uint8_t* ip) {
-  const std::uint8_t* source = source_octets(ip);
-  return is_ipv4(ip) ? is_local_v4(source) : is_local_v6(source);
-}
-
-bool is_local_destination(const std::uint8_t* ip) {
-  const std::uint8_t* to = destination_octets(ip);
-  if (is_ipv4(ip)) return is_local_v4(to) || (to[0] == 169 && to[1] == 254);
-  return is_local_v6(to) || (to[0] == 0xfe && (to[1] & 0xc0) == 0x80);
 }
 
 Flow flow_of(const std::uint8_t* ip, std::size_t length) {

@@ -14,6 +14,7 @@
 #include "dataplane/base/bytes.h"
 #include "dataplane/base/drops.h"
 #include "dataplane/base/endpoint.h"
+#include "dataplane/base/fault.h"
 #include "dataplane/wire/checksum.h"
 
 namespace wireplane {
@@ -27,7 +28,21 @@ constexpr std::uint8_t kProtocolIcmp = 1, kProtocolTcp = 6, kProtocolUdp = 17, k
 // neither IPv4 nor IPv6, or its length is less than its header or more than the plaintext: Drop::kInnerMalformed. An
 // empty plaintext is a keepalive and the caller's business. An IPv6 jumbogram says length 0, and counts as its header
 // alone.
-[[nodiscard]] std::size_t inner_length(const std::uint8_t* plaintext, std::size_t count);
+[[nodiscard]] inline std::size_t inner_length(const std::uint8_t* plaintext, std::size_t count) {
+  if (count == 0) return 0;
+  const unsigned version = plaintext[0] >> 4;
+  if (version == 4 && count >= kIpv4HeaderSize) {
+    const std::size_t header = (plaintext[0] & 0x0f) * std::size_t{4};
+    const std::size_t length = load_be16(plaintext + 2);
+    const bool fits = header >= kIpv4HeaderSize && header <= length && (length <= count || seeded_fault(35));
+    return fits ? length : 0;
+  }
+  if (version == 6 && count >= kIpv6HeaderSize) {
+    const std::size_t length = kIpv6HeaderSize + load_be16(plaintext + 4);
+    return length <= count || seeded_fault(35) ? length : 0;
+  }
+  return 0;
+}
 
 [[nodiscard]] inline bool is_ipv4(const std::uint8_t* ip) { return ip[0] >> 4 == 4; }
 [[nodiscard]] inline std::size_t ip_header_length(const std::uint8_t* ip) {  // IPv6 extensions not counted
@@ -65,8 +80,9 @@ inline void set_ds_field(std::uint8_t* ip, std::uint8_t value) {
   if (ttl_of(ip) <= 1) return false;
   if (is_ipv4(ip)) {
     const std::uint16_t before = load_be16(ip + 8);  // TTL and protocol
-    --ip[8];
-    update_checksum(ip + 10, before, load_be16(ip + 8));
+    const auto after = static_cast<std::uint16_t>(before - 0x100);
+    store_be16(ip + 8, after);  // not read again: a wide load behind a narrow store waits
+    update_checksum(ip + 10, before, after);
   } else {
     --ip[7];
   }
@@ -85,14 +101,31 @@ struct Transport {
 };
 [[nodiscard]] Transport transport_of(const std::uint8_t* ip, std::size_t length);
 
+// Addresses that are never on a wire, or not of one host.
+[[nodiscard]] inline bool is_local_v4(const std::uint8_t* address) {
+  return address[0] == 0 || address[0] == 127 || address[0] >= 224;  // 224/4 multicast, 240/4 reserved and broadcast
+}
+[[nodiscard]] inline bool is_local_v6(const std::uint8_t* address) {
+  if (address[0] == 0xff) return true;
+  if (load_be64(address) != 0) return false;
+  const std::uint32_t third = load_be32(address + 8);
+  return third == 0 || third == 0x0000ffff;  // ::/96 (unspecified, loopback, "compatible"), ::ffff:0:0/96 (mapped)
+}
+
 // A source that no router may pass on (Drop::kMartian). IPv4: 0/8, 127/8, 224/4, 240/4 with 255.255.255.255 (RFC 1812
 // §5.3.7, RFC 6890). IPv6: ::, ::1 and all of ::/96, ff00::/8 (RFC 4291 §2.5, §2.7), ::ffff:0:0/96 (mapped IPv4 is
 // never on a wire, RFC 6890).
-[[nodiscard]] bool is_martian_source(const std::uint8_t* ip);
+[[nodiscard]] inline bool is_martian_source(const std::uint8_t* ip) {
+  return is_ipv4(ip) ? is_local_v4(ip + 12) : is_local_v6(ip + 8);
+}
 
 // A destination that does not leave a link, or a host (Drop::kMulticast). IPv4: 0/8, 127/8, 169.254/16 (RFC 3927 §2.7),
 // 224/4, 240/4 with broadcast. IPv6: ::/96 with :: and ::1, ::ffff:0:0/96, fe80::/10 (RFC 4291 §2.5.6), ff00::/8.
-[[nodiscard]] bool is_local_destination(const std::uint8_t* ip);
+[[nodiscard]] inline bool is_local_destination(const std::uint8_t* ip) {
+  const std::uint8_t* to = destination_octets(ip);
+  if (is_ipv4(ip)) return is_local_v4(to) || (to[0] == 169 && to[1] == 254);
+  return is_local_v6(to) || (to[0] == 0xfe && (to[1] & 0xc0) == 0x80);
+}
 
 // What tells one conversation from another. Ports are zero for a fragment and for protocols without ports.
 struct Flow {

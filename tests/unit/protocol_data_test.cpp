@@ -141,6 +141,44 @@ TEST_F(Data, SourceMustBeThePeersByLongestPrefixOverTheWholeDevice) {
   EXPECT_EQ(node.drops(Drop::kSourceNotAllowed), 5u);
 }
 
+// Goal: what a session remembers of its peer's source ends with every change of the routes.
+// Method: the same source again and again, while its prefix goes to another peer, to nobody, and comes back; and the
+// two families' addresses with the same octets. proves: P36
+TEST_F(Data, ASourceIsBelievedOnlyAsLongAsTheRoutesSayThatItIsThePeers) {
+  Speaker b{sim, node, "198.51.100.2"};
+  peer.join(true, {"10.9.0.0/24", "fd09::/64", "a09:4::/128"});
+  b.join(true, {"10.8.0.0/24"});
+  const KeyPair keys = peer.shake_and_confirm();
+  std::uint64_t counter = 1;
+  const auto heard = [&](const std::string& from, const std::string& to) {
+    const std::size_t before = node.inbox.size();
+    for (int i = 0; i < 3; ++i) peer.send_octets(peer.data(keys, counter++, udp_packet(from, 1, to, 2, 5)));
+    sim.run_for(50ms);
+    return node.inbox.size() - before;
+  };
+  const auto give = [&](Speaker& to, const std::string& text) {
+    PeerChange change;
+    change.public_key = to.key();
+    change.allowed_ips.push_back({prefix(text), false});
+    node.apply(std::move(change));
+  };
+  EXPECT_EQ(heard("10.9.0.4", node.inner_v4()), 3u);
+  EXPECT_EQ(heard("a09:4::", node.inner_v6()), 3u);  // 10.9.0.4, but for its family
+  EXPECT_EQ(heard("10.9.0.4", node.inner_v4()), 3u);
+  give(b, "10.9.0.4/32");
+  EXPECT_EQ(heard("10.9.0.4", node.inner_v4()), 0u);
+  give(peer, "10.9.0.4/32");
+  EXPECT_EQ(heard("10.9.0.4", node.inner_v4()), 3u);
+  give(b, "a09:4::/128");
+  EXPECT_EQ(heard("a09:4::", node.inner_v6()), 0u);
+  EXPECT_EQ(heard("10.9.0.4", node.inner_v4()), 3u);
+  EXPECT_EQ(heard("10.9.0.5", node.inner_v4()), 3u);
+  give(b, "10.9.0.0/24");
+  EXPECT_EQ(heard("10.9.0.5", node.inner_v4()), 0u);
+  EXPECT_EQ(heard("10.9.0.4", node.inner_v4()), 3u);
+  EXPECT_EQ(node.drops(Drop::kSourceNotAllowed), 9u);
+}
+
 // Goal: the endpoint follows authenticated packets, handshakes and data, across families, and nothing else.
 // Method: forged and replayed packets from elsewhere move nothing; good data and a good handshake from elsewhere do.
 // proves: P37
