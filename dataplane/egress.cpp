@@ -304,7 +304,11 @@ void Worker::transmit(Burst& burst) {
 // Numbers are drawn last, after every check. Within a session they follow the packets' order (P41).
 void Worker::number(Burst& burst) {
   if (engine_.workers() > 1) return number_in_groups(burst);
-  burst.filter(context_, [this](Packet& packet) {
+  const auto prefetch = [](const Packet& packet) {
+    __builtin_prefetch(&packet.session->sent, 1);
+    __builtin_prefetch(&packet.peer->send, 1);
+  };
+  burst.filter(context_, prefetch, [this](Packet& packet) {
     const auto [number, granted] = draw_alone(packet.session->sent, 1, octets_of(packet));
     if (granted == 0) return Drop::kExpired;
     packet.counter = seeded_fault(31) ? number & UINT32_MAX : number;

@@ -35,7 +35,7 @@ bool expired(Duration age, std::uint64_t counter) {
   return counter >= kRejectAfterMessages && !seeded_fault(33);
 }
 
-// P36, remembered: this source was the peer's when the routes were as they are.
+// P36, remembered: this source, that of the session's packet before, was the peer's when the routes were as they are.
 bool source_is_known(const Session::Received& received, const std::uint8_t* ip, std::uint32_t version) {
   if (received.source_version != version) return false;
   const auto* seen = received.source;
@@ -55,7 +55,8 @@ void remember_source(Session::Received& received, const std::uint8_t* ip, std::u
 void Worker::classify(Burst& burst) {
   worked_ = worked_ || !burst.empty();
   std::uint64_t datagrams = 0, octets = 0;
-  burst.filter(context_, [&](Packet& packet) {
+  const auto prefetch = [](const Packet& packet) { __builtin_prefetch(packet.data); };
+  burst.filter(context_, prefetch, [&](Packet& packet) {
     if (packet.session != nullptr) return Drop::kNone;  // handed over: counted and classified by the worker it came to
     ++datagrams;
     octets += packet.length;
@@ -158,29 +159,31 @@ void Worker::finish_open(Burst& burst, const OpenJob* jobs) {
 }
 
 void Worker::accept(Burst& burst) {
-  // Meanwhile the kernel has filled the nearest cache with octets.
-  burst.filter(context_, prefetch_receive_side, [this](Packet& packet) { return accept_one(packet); });
-  check_sources(burst);
+  routes_version_ = engine_.routes().version();  // before any look-up
+  bool all_known = true;
+  // Prefetched again: meanwhile the kernel has filled the nearest cache with octets.
+  burst.filter(context_, prefetch_receive_side, [&](Packet& packet) {
+    const Drop verdict = accept_one(packet);
+    all_known = all_known && packet.source_is_known;
+    return verdict;
+  });
+  if (!all_known) check_sources(burst);
 }
 
-// P36: whose the source is by longest prefix over the whole device. Most packets have the source of the one before.
+// P36: whose the source is by longest prefix over the whole device.
 void Worker::check_sources(Burst& burst) {
-  const std::uint32_t version = engine_.routes().version();  // before any look-up
   std::uint16_t i = 0;
   for (const Packet& packet : burst) {
-    slots_[i] = packet.from_peer->id.slot.raw();
-    if (!source_is_known(packet.session->received, packet.data, version))
-      want(i, packet.data, source_octets(packet.data));
+    if (!packet.source_is_known) want(i, packet.data, source_octets(packet.data));
     ++i;
   }
-  if (v4_.count + v6_.count == 0) [[likely]]
-    return;
   look_up();
   i = 0;
   burst.filter(context_, [&](Packet& packet) {
-    const bool allowed = slots_[i++] == packet.from_peer->id.slot.raw() || seeded_fault(36);
-    if (!allowed) return Drop::kSourceNotAllowed;
-    remember_source(packet.session->received, packet.data, version);
+    const std::uint32_t slot = slots_[i++];
+    if (packet.source_is_known) return Drop::kNone;
+    if (slot != packet.from_peer->id.slot.raw() && !seeded_fault(36)) return Drop::kSourceNotAllowed;
+    remember_source(packet.session->received, packet.data, routes_version_);
     return Drop::kNone;
   });
 }
@@ -223,7 +226,9 @@ Drop Worker::accept_one(Packet& packet) {
     context_.release(packet);
     return Drop::kNone;
   }
-  return admit(packet);
+  const Drop verdict = admit(packet);
+  packet.source_is_known = verdict == Drop::kNone && source_is_known(session.received, packet.data, routes_version_);
+  return verdict;
 }
 
 // spec: wg §5.4.5: the responder may send with a key once it has received with it (P24, P25). Control then rotates its

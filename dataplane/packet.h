@@ -38,6 +38,7 @@ struct Packet {
   const Endpoint* to{};     // sending: the peer's endpoint, valid until the worker's next quiescent state
   Endpoint from{};          // receiving: where the datagram came from and to
   bool key_is_old{};        // received with a session that ends soon (P44)
+  bool source_is_known{};   // the inner source needs no look-up (P36)
 
   [[nodiscard]] std::span<std::uint8_t> octets() const { return {data, length}; }
   [[nodiscard]] std::size_t headroom() const { return static_cast<std::size_t>(data - buffer->memory); }

@@ -181,6 +181,7 @@ class Worker {
   };
   Lookups v4_, v6_;
   std::array<std::uint32_t, kBurst> slots_;  // of packet i, or kNoPeer
+  std::uint32_t routes_version_ = 0;         // of the step's look-ups of sources
 
   // One call of the AEAD: a job a packet. One group a session: its packets' numbers are taken at once.
   struct Group {

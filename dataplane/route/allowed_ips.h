@@ -53,7 +53,7 @@ class AllowedIps {
   AllowedIps& operator=(const AllowedIps&) = delete;
 
   // Readers.
-  // Grows with every change. Read before a lookup: while it says the same, the lookup's answer holds.
+  // Grows with every change, from 1. Read before a lookup: while it says the same, the lookup's answer holds.
   // R5 acquire, pairs with R6: who sees a version sees the roots of that time.
   [[nodiscard]] std::uint32_t version() const { return version_.load(std::memory_order_acquire); }
   [[nodiscard]] std::optional<PeerSlot> lookup(const Address& address) const;
@@ -104,7 +104,7 @@ class AllowedIps {
   void publish(Root<Key>& root, route::Edit<Key>& edit, route::Ref<Key> fresh);
 
   std::atomic<std::uintptr_t> v4_{0}, v6_{0};
-  std::atomic<std::uint32_t> version_{0};
+  std::atomic<std::uint32_t> version_{1};
   route::PrefixLists lists_;
   std::shared_ptr<route::Retired> retired_;  // and the pool; shared with what waits for its grace period
 };
