@@ -129,7 +129,7 @@ class Bucket {
   }
 
  private:
-  static std::size_t padded(unsigned count) { return (count + 3) / 4 * 4; }
+  static std::size_t padded(std::size_t count) { return (count + 3) / 4 * 4; }
   static std::size_t read(unsigned count) { return count * (sizeof(Key) + sizeof(std::uint32_t)) + padded(count); }
 
   std::uint8_t* block_;
@@ -223,7 +223,7 @@ struct Node {
   static std::size_t size(unsigned children, unsigned values) {
     const std::size_t before = needs_wide(children, values) ? kLine + kChunks * sizeof(Entry<Key>)
                                                             : sizeof(Node) + children * sizeof(Ref<Key>);
-    return before + values * 2 * sizeof(std::uint32_t);
+    return before + 2 * sizeof(std::uint32_t) * values;
   }
   [[nodiscard]] std::size_t size() const { return size(child_count, value_count); }
   [[nodiscard]] Key number() const {
