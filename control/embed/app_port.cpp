@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -21,7 +22,11 @@ bool is_sctp(const Packet& packet) {
 }  // namespace
 
 AppPort::AppPort(std::size_t capacity, FileDescriptor wake, std::function<void()> ringer)
-    : capacity_{capacity}, to_tunnel_{capacity}, to_app_{capacity}, wake_{std::move(wake)}, ringer_{std::move(ringer)} {
+    : capacity_{std::max(capacity, 2 * kReceiveBurst)},
+      to_tunnel_{capacity},
+      to_app_{capacity_},
+      wake_{std::move(wake)},
+      ringer_{std::move(ringer)} {
   if (wake_) doorbell_.set_ringer([this] { ring(); });
 }
 

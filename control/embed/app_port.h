@@ -9,6 +9,7 @@
 // counts Drop::kInnerSend. push() and pop() from any thread, each side under a lock that is held for one such call;
 // receive(), send() and wake_fds() are the worker's. pop_sctp() is called by one thread at a time (within SCTP's lock).
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -37,8 +38,10 @@ class AppPort final : public Port {
     PeerId from;  // generation 0: nobody (our own ICMP errors)
   };
 
-  // `capacity`: of each ring, a power of two. `wake` is an eventfd that wakes the worker's thread, or none. `ringer` is
-  // called by the worker after packets were put into to_app; may be empty.
+  // `capacity`: of each ring, a power of two; towards the application two of a worker's bursts at
+  // least. `wake` is an eventfd
+  // that wakes the worker's thread, or none. `ringer` is called by the worker after packets were put into to_app; may
+  // be empty.
   AppPort(std::size_t capacity, FileDescriptor wake, std::function<void()> ringer);
   // From here on SCTP over IPv6 goes into a ring of its own. Before the worker's first step.
   void divert_sctp(std::function<void()> ringer);
@@ -57,11 +60,16 @@ class AppPort final : public Port {
   [[nodiscard]] std::size_t queued_in_sctp() const { return to_sctp_ == nullptr ? 0 : to_sctp_->size(); }
   [[nodiscard]] std::size_t queued_out() const { return to_tunnel_.size(); }
   [[nodiscard]] std::size_t queued_in() const { return to_app_.size(); }
+  // Of what a worker brings, for the application and for streams.
+  [[nodiscard]] bool has_room_for_a_burst() const {
+    const std::size_t most = capacity_ - kReceiveBurst;
+    return to_app_.size() <= most && queued_in_sctp() <= most;
+  }
 
  private:
   void ring() const;
 
-  const std::size_t capacity_;
+  const std::size_t capacity_;  // of those to the application and to streams
   std::mutex pushing_, popping_;
   BulkRing<Outbound> to_tunnel_;
   BulkRing<Inbound> to_app_;

@@ -169,8 +169,10 @@ Status Node::State::open_device() {
   settings.mtu = options.mtu;
   settings.host_addresses = {address};
   device->set_engine_settings(std::move(settings));
-  for (unsigned i = 0; i < worker_count(); ++i)
-    workers.push_back(std::make_unique<Worker>(*engine, i, outer->queue(i), app_ports[i].get()));
+  for (unsigned i = 0; i < worker_count(); ++i) {
+    paced.push_back(std::make_unique<PacedPort>(outer->queue(i), *app_ports[i]));
+    workers.push_back(std::make_unique<Worker>(*engine, i, *paced[i], app_ports[i].get()));
+  }
   return Nothing{};
 }
 

@@ -166,9 +166,7 @@ void Node::State::turn() {
     }
     if (!more) break;
     due = now.engine;  // if we leave it at that, we come again at once
-    if (now.engine - begun >= kLongestTurn ||
-        app_ports[0]->queued_in() + std::min(kReceiveBurst, options.queue / 2) > options.queue)
-      break;
+    if (now.engine - begun >= kLongestTurn || !app_ports[0]->has_room_for_a_burst()) break;
   }
   arm(due);
 }

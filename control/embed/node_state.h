@@ -17,6 +17,7 @@
 #include "control/device.h"
 #include "control/embed/app_port.h"
 #include "control/embed/node.h"
+#include "control/embed/paced_port.h"
 #include "control/embed/stream_layer.h"
 #include "control/embed/thrifty_pool.h"
 #include "control/system.h"
@@ -77,6 +78,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   std::unique_ptr<Engine> engine;
   std::vector<std::unique_ptr<AppPort>> app_ports;
   std::unique_ptr<UdpDevice> outer;
+  std::vector<std::unique_ptr<PacedPort>> paced;  // of outer, a worker's each
   SystemEntropy entropy;
   std::unique_ptr<Device> device;
   std::vector<std::unique_ptr<Worker>> workers;
