@@ -28,7 +28,8 @@ Error system_error(std::string what) {
 Error refused(std::string what, int code = EINVAL) { return {std::move(what), code}; }
 
 std::size_t fewest_buffers(const NodeOptions& options) {
-  return std::max(options.workers, 1u) * (2 * options.queue + kHeldByWorker);
+  const std::size_t to_app = std::max(options.queue, 2 * kReceiveBurst);
+  return std::max(options.workers, 1u) * (options.queue + to_app + kHeldByWorker);
 }
 
 Status check(const NodeOptions& options) {

@@ -282,6 +282,8 @@ TEST(EmbedNode, WhoDoesNotReceiveLosesCountedPackets) {
   NodeOptions small;
   small.queue = 16;
   Pair pair{0, {}, std::move(small)};
+  ASSERT_TRUE(pair.a->send(pair.ab, {}));  // a key first: few may wait for one
+  ASSERT_TRUE(pair.until([&] { return pair.b->receive([](const Received&) {}) == 1; }));
   const std::vector<Datagram> burst(200, Datagram{pair.ab, {}});
   ASSERT_EQ(*pair.a->send(burst), 200u);
   const auto sent_at = SteadyClock::now();
