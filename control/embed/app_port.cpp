@@ -54,9 +54,9 @@ void AppPort::divert_sctp(std::function<void()> ringer) {
 }
 
 void AppPort::ring() const {
+  rung_.store(true, std::memory_order_release);  // before: whom the write wakes may have our core at once
   const std::uint64_t one = 1;
   static_cast<void>(!::write(wake_.get(), &one, sizeof one));
-  rung_.store(true, std::memory_order_release);  // behind it: who sees this can read that
 }
 
 void AppPort::pushed() { doorbell_.ring_if_asleep(); }
@@ -74,8 +74,9 @@ void AppPort::receive(Burst& burst, WorkerContext&) {
   if (armed_) {  // we slept
     armed_ = false;
     doorbell_.sleep_end();
-    std::uint64_t rung;  // not seen yet: then the next poll() returns at once, and we come again
-    if (rung_.exchange(false, std::memory_order_acquire)) static_cast<void>(!::read(wake_.get(), &rung, sizeof rung));
+    std::uint64_t rung;
+    if (rung_.exchange(false, std::memory_order_acquire) && ::read(wake_.get(), &rung, sizeof rung) != sizeof rung)
+      rung_.store(true, std::memory_order_release);  // not written yet
   }
   std::array<Outbound, kReceiveBurst> out;
   const std::size_t count = to_tunnel_.pop(std::span{out}.first(receive_room(burst)));

@@ -16,7 +16,7 @@ namespace wireplane {
 namespace {
 
 constexpr Duration kLongestTurn = 1ms;
-constexpr unsigned kIdleSteps = 1;   // before a thread sleeps: its core has other work, and poll() looks at all it has
+constexpr unsigned kIdleSteps = 2;   // before a thread sleeps: its core has other work
 constexpr std::uint64_t kMuch = 16;  // packets in a turn
 constexpr unsigned kBusy = 4;        // turns with much in a row, after which the sockets need not be watched
 
