@@ -152,7 +152,7 @@ Drop Device::take_cookie_reply(const HandshakePacket& packet) {
 
 void Device::handshake_heard(Peer& peer, const HandshakePacket& packet) {
   peer.received_octets += packet.length;
-  peer.state->receive.last_received.store(ns(now_.engine), std::memory_order_relaxed);
+  peer.state->receive.last_received.store(stamp_of(now_.engine), std::memory_order_relaxed);
   peer.state->send.unanswered_since.store(0, std::memory_order_relaxed);
 }
 
@@ -211,7 +211,7 @@ void Device::send_message(Peer& peer, std::span<const std::uint8_t> message, uns
   order(worker, out);
   peer.last_handshake_sent = now_.engine;
   peer.sent_octets += message.size();
-  peer.state->send.last_sent.store(ns(now_.engine), std::memory_order_relaxed);
+  peer.state->send.last_sent.store(stamp_of(now_.engine), std::memory_order_relaxed);
   peer.state->receive.keepalive_owed_since.store(0, std::memory_order_relaxed);
 }
 

@@ -17,29 +17,32 @@
 namespace wireplane {
 namespace {
 
-Instant instant(std::int64_t ns) { return Instant{Duration{ns}}; }
+// What a peer's line says of a time; the clock's beginning for never.
+Instant at(const std::atomic<Stamp>& noted, Instant now) {
+  const Stamp stamp = noted.load(std::memory_order_relaxed);
+  return stamp == 0 ? Instant{} : instant_of(stamp, now);
+}
 
 void earliest(std::optional<Instant>& best, std::optional<Instant> candidate) {
   if (candidate && (!best || *candidate < *best)) best = candidate;
 }
 
-std::optional<Instant> since(const std::atomic<std::int64_t>& noted, Duration wait) {
-  const std::int64_t at = noted.load(std::memory_order_relaxed);
-  return at == 0 ? std::nullopt : std::optional{instant(at) + wait};
+std::optional<Instant> since(const std::atomic<Stamp>& noted, Duration wait, Instant now) {
+  const Stamp stamp = noted.load(std::memory_order_relaxed);
+  return stamp == 0 ? std::nullopt : std::optional{instant_of(stamp, now) + wait};
 }
 
-std::optional<Instant> no_answer_due(const Peer& peer) {
+std::optional<Instant> no_answer_due(const Peer& peer, Instant now) {
   if (seeded_fault(46)) return std::nullopt;
-  return since(peer.state->send.unanswered_since, kKeepaliveTimeout + kRekeyTimeout + peer.answer_jitter);
+  return since(peer.state->send.unanswered_since, kKeepaliveTimeout + kRekeyTimeout + peer.answer_jitter, now);
 }
 
-std::optional<Instant> keepalive_due(const Peer& peer) {
-  return seeded_fault(47) ? std::nullopt : since(peer.state->receive.keepalive_owed_since, kKeepaliveTimeout);
+std::optional<Instant> keepalive_due(const Peer& peer, Instant now) {
+  return seeded_fault(47) ? std::nullopt : since(peer.state->receive.keepalive_owed_since, kKeepaliveTimeout, now);
 }
 
-Instant last_activity(const PeerState& state) {
-  return instant(std::max(state.send.last_data_sent.load(std::memory_order_relaxed),
-                          state.receive.last_data_received.load(std::memory_order_relaxed)));
+Instant last_activity(const PeerState& state, Instant now) {
+  return std::max(at(state.send.last_data_sent, now), at(state.receive.last_data_received, now));
 }
 
 }  // namespace
@@ -51,9 +54,9 @@ Duration Device::jitter() {
 
 std::optional<Instant> Device::persistent_due(const Peer& peer) const {
   if (peer.persistent_keepalive_s == 0 || !peer.persistent_since || !peer.endpoint) return std::nullopt;
-  const std::int64_t heard = seeded_fault(48) ? 0 : peer.state->receive.last_received.load(std::memory_order_relaxed);
-  const Instant last = std::max(
-      {*peer.persistent_since, instant(heard), instant(peer.state->send.last_sent.load(std::memory_order_relaxed))});
+  const Instant heard = seeded_fault(48) ? Instant{} : at(peer.state->receive.last_received, now_.engine);
+  Instant last = std::max({*peer.persistent_since, heard, at(peer.state->send.last_sent, now_.engine)});
+  if (peer.last_handshake_sent) last = std::max(last, Instant{*peer.last_handshake_sent});  // not rounded
   return last + std::chrono::seconds{peer.persistent_keepalive_s};
 }
 
@@ -63,8 +66,8 @@ std::optional<Instant> Device::next_due(const Peer& peer) const {
   earliest(due, peer.ask_again_at);
   earliest(due, peer.keepalive_again_at);
   earliest(due, persistent_due(peer));
-  earliest(due, no_answer_due(peer));
-  earliest(due, keepalive_due(peer));
+  earliest(due, no_answer_due(peer, now_.engine));
+  earliest(due, keepalive_due(peer, now_.engine));
   if (peer.state->timers_armed.load(std::memory_order_relaxed)) earliest(due, now_.engine + kKeepaliveTimeout);
   return due;
 }
@@ -123,21 +126,21 @@ void Device::run_timers_of(Peer& peer) {
     else
       initiate(peer, true);
   }
-  if (due(no_answer_due(peer))) {
+  if (due(no_answer_due(peer, now))) {
     state.send.unanswered_since.store(0, std::memory_order_relaxed);
     peer.answer_jitter = jitter();
     forget_source();
     initiate(peer, false);
   }
-  if (due(keepalive_due(peer))) {
-    const std::int64_t first = state.receive.keepalive_owed_since.exchange(0, std::memory_order_relaxed);
-    if (state.receive.last_data_received.load(std::memory_order_relaxed) > first)
+  if (due(keepalive_due(peer, now))) {
+    const Stamp first = state.receive.keepalive_owed_since.exchange(0, std::memory_order_relaxed);
+    if (first != 0 && at(state.receive.last_data_received, now) > instant_of(first, now))
       peer.keepalive_again_at = now + kKeepaliveTimeout;
     send_keepalive();
   } else if (due(peer.keepalive_again_at)) {
     const Instant asked = *peer.keepalive_again_at - kKeepaliveTimeout;
     peer.keepalive_again_at.reset();
-    if (instant(state.send.last_data_sent.load(std::memory_order_relaxed)) <= asked) send_keepalive();
+    if (at(state.send.last_data_sent, now) <= asked) send_keepalive();
   }
   if (due(persistent_due(peer))) {
     peer.persistent_since = now;
@@ -145,8 +148,8 @@ void Device::run_timers_of(Peer& peer) {
   }
   // Quiet for a while: workers shall tell us when there is traffic again. One may have noted its packet and looked at
   // the flag just before we cleared it, so we look once more when its step is over.
-  if (state.timers_armed.load(std::memory_order_relaxed) && last_activity(state) + kKeepaliveTimeout < now &&
-      !no_answer_due(peer) && !keepalive_due(peer)) {
+  if (state.timers_armed.load(std::memory_order_relaxed) && last_activity(state, now) + kKeepaliveTimeout < now &&
+      !no_answer_due(peer, now) && !keepalive_due(peer, now)) {
     state.timers_armed.store(false, std::memory_order_seq_cst);
     engine_.grace().retire([this, id = peer.id] {
       if (Peer* again = find(id)) schedule(*again);

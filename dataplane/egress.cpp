@@ -75,7 +75,6 @@ void Worker::find_destinations(Burst& burst, std::size_t first) {
   }
   for (const Packet& packet : packets) {
     if (packet.peer == nullptr) continue;
-    __builtin_prefetch(&packet.peer->send, 1);
     __builtin_prefetch(packet.peer->endpoint.load(std::memory_order_relaxed));
     const std::uint64_t word = packet.peer->sending.load(std::memory_order_relaxed);
     if (!SendingWord::has_session(word)) continue;
@@ -306,13 +305,13 @@ void Worker::number(Burst& burst) {
   if (engine_.workers() > 1) return number_in_groups(burst);
   const auto prefetch = [](const Packet& packet) {
     __builtin_prefetch(&packet.session->sent, 1);
-    __builtin_prefetch(&packet.peer->send, 1);
+    __builtin_prefetch(packet.peer);
   };
   burst.filter(context_, prefetch, [this](Packet& packet) {
     const auto [number, granted] = draw_alone(packet.session->sent, 1, octets_of(packet));
     if (granted == 0) return Drop::kExpired;
     packet.counter = seeded_fault(31) ? number & UINT32_MAX : number;
-    packet.peer->note_sent(now_ms_, !packet.keepalive);
+    packet.peer->note_sent(stamp_, !packet.keepalive);
     if (!packet.keepalive && packet.peer->timers_are_idle()) arm_timers(*packet.peer);
     return Drop::kNone;
   });
@@ -340,7 +339,7 @@ void Worker::number_in_groups(Burst& burst) {
   }
   for (Group* group = groups_.data(); group != groups_.data() + groups; ++group) {
     group->drawn = draw_shared(group->session->sent, group->count, group->octets);
-    group->peer->note_sent(now_ms_, group->data);
+    group->peer->note_sent(stamp_, group->data);
     if (group->data && group->peer->timers_are_idle()) arm_timers(*group->peer);
   }
   i = 0;

@@ -111,7 +111,6 @@ void Worker::prefetch_receive_side(const Packet& packet) {
   __builtin_prefetch(&packet.session->received, 1);
   packet.session->received.window.prefetch(Counter{packet.counter});
   __builtin_prefetch(packet.from_peer);
-  __builtin_prefetch(&packet.from_peer->send, 1);
 }
 
 // Its session belongs to another worker: the window and the order of its packets are that one's business.
@@ -217,7 +216,7 @@ Drop Worker::accept_one(Packet& packet) {
   if (session.received.from_version != version || session.received.from != fingerprint(packet.from)) [[unlikely]]
     follow(session, peer, packet, version);
   const bool data = packet.length != 0;
-  peer.note_received(now_ms_, data);
+  peer.note_received(stamp_, data);
   if (data && peer.timers_are_idle()) arm_timers(peer);
   if (packet.key_is_old) [[unlikely]]
     ask_late(session, peer);

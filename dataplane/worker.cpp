@@ -56,7 +56,7 @@ void Worker::begin(Instant now) {
     grace.hold_since(number_, link_.spread.oldest_period());
   settings_ = &engine_.settings();
   now_ = now;
-  now_ms_ = ns(now) / 1'000'000 * 1'000'000;
+  stamp_ = stamp_of(now);
   worked_ = false;
   if (moves_count_ != 0) [[unlikely]]
     forget_moves();

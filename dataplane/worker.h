@@ -131,7 +131,7 @@ class Worker {
   Port* inner_;
   const Settings* settings_ = nullptr;  // of this step
   Instant now_{};                       // of this step
-  std::int64_t now_ms_ = 0;             // the same for timestamps: ns, in whole milliseconds
+  Stamp stamp_ = 0;                     // the same, as peers' lines keep it
   Staging staging_;
   IcmpLimiter icmp_;
   FairShare outer_share_, inner_share_;

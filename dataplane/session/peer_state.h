@@ -1,12 +1,12 @@
-// peer_state.h: a peer as workers see it. Control owns the slot; a (slot, generation) pair never comes back.
+// peer_state.h: a peer as workers see it, in one line. Control owns the slot; a (slot, generation) pair never comes
+// back.
 //
-//   line 0  written by control, read by every worker once a burst and peer
-//   line 1  what timers need to know of sending and receiving: written by whoever sends and whoever receives, and only
-//           when it changes
+//   where to send          written by control, read by every worker once a burst and peer
+//   what timers need       of sending and receiving: written by whoever sends and whoever receives, and only when it
+//                          changes
 //
-// Timestamps are ns of the engine's clock in whole milliseconds, 0 for never: so that a thousand packets a millisecond,
-// and workers that share a peer, write the line once. They are relaxed: a timer that reads a stale one is late by a
-// burst.
+// All of it in one line, because who relays a packet wants both: a second line would come from memory, or from another
+// core, for every packet as well. Times are relaxed: a timer that reads a stale one is late by a burst.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -29,25 +29,40 @@ struct SendingWord {
   static SessionSlot slot(std::uint64_t word) { return SessionSlot{static_cast<std::uint32_t>(word) - 1}; }
 };
 
+// When something happened, as a peer's line keeps it: whole milliseconds of the engine's clock, modulo 2^32; 0: never.
+// So a thousand packets a millisecond, and workers that share a peer, write the line once.
+using Stamp = std::uint32_t;
+inline Stamp stamp_of(Instant at) {
+  const auto ms = static_cast<Stamp>(static_cast<std::uint64_t>(at.time_since_epoch().count()) / 1'000'000);
+  return ms == 0 ? 1 : ms;
+}
+// The instant that a stamp, not 0, means at `now`: at most 24 days before or after it. (Nobody asks of older ones but
+// whether they are older than minutes; every 49 days a silent peer may look for seconds as if it had just spoken.)
+inline Instant instant_of(Stamp stamp, Instant now) {
+  const std::int64_t ms = now.time_since_epoch().count() / 1'000'000;
+  const auto ago = static_cast<std::int32_t>(static_cast<Stamp>(ms) - stamp);
+  return Instant{std::chrono::milliseconds{ms - ago}};
+}
+
 struct alignas(kCacheLine) PeerState {
   std::atomic<std::uint64_t> sending{0};           // SendingWord; 0: no key
   std::atomic<const Endpoint*> endpoint{nullptr};  // immutable once published; freed after a grace period
-  std::atomic<std::uint32_t> endpoint_version{0};  // grows with every endpoint published
   PeerId id;
-  std::atomic<std::uint32_t> group{0};        // Forward = groups
-  std::atomic<bool> handshake_wanted{false};  // a worker asks once; control clears it when it has heard
-  std::atomic<bool> timers_armed{false};      // idle to active is one event; control clears it
-  std::atomic<std::uint32_t> live{0};         // 0: the slot is free
+  std::atomic<std::uint32_t> endpoint_version{0};  // grows with every endpoint published
+  std::atomic<std::uint32_t> group{0};             // Forward = groups
+  std::atomic<std::uint32_t> live{0};              // 0: the slot is free
+  std::atomic<bool> handshake_wanted{false};       // a worker asks once; control clears it when it has heard
+  std::atomic<bool> timers_armed{false};           // idle to active is one event; control clears it
 
-  alignas(kCacheLine) struct {
-    std::atomic<std::int64_t> last_sent{0};         // anything authenticated
-    std::atomic<std::int64_t> last_data_sent{0};    // not a keepalive
-    std::atomic<std::int64_t> unanswered_since{0};  // first data sent since anything was received
+  struct {
+    std::atomic<Stamp> last_sent{0};         // anything authenticated
+    std::atomic<Stamp> last_data_sent{0};    // not a keepalive
+    std::atomic<Stamp> unanswered_since{0};  // first data sent since anything was received
   } send;
   struct {
-    std::atomic<std::int64_t> last_received{0};         // anything authenticated
-    std::atomic<std::int64_t> last_data_received{0};    // not a keepalive
-    std::atomic<std::int64_t> keepalive_owed_since{0};  // first data received since anything was sent
+    std::atomic<Stamp> last_received{0};         // anything authenticated
+    std::atomic<Stamp> last_data_received{0};    // not a keepalive
+    std::atomic<Stamp> keepalive_owed_since{0};  // first data received since anything was sent
   } receive;
 
   // The slot's new tenant, but for `live`, which control sets last. Stores, not construction: a worker that holds an
@@ -66,13 +81,13 @@ struct alignas(kCacheLine) PeerState {
       time->store(0, relaxed);
   }
 
-  // What the timers of wg §6 want to know; control reads it when one is due. `now`: whole milliseconds. The line is not
-  // made dirty for what it says already. One branch: who of two spoke last is a coin's toss to a processor.
-  void note_received(std::int64_t now, bool data) {
+  // What the timers of wg §6 want to know; control reads it when one is due. The line is not made dirty for what it
+  // says already. One branch: who of two spoke last is a coin's toss to a processor.
+  void note_received(Stamp now, bool data) {
     note(receive.last_received, send.unanswered_since, receive.last_data_received, receive.keepalive_owed_since, now,
          data);
   }
-  void note_sent(std::int64_t now, bool data) {
+  void note_sent(Stamp now, bool data) {
     note(send.last_sent, receive.keepalive_owed_since, send.last_data_sent, send.unanswered_since, now, data);
   }
 
@@ -91,12 +106,12 @@ struct alignas(kCacheLine) PeerState {
 
  private:
   // Anything at `now` ends what is `settled`; data opens its own `since`.
-  using Time = std::atomic<std::int64_t>;
-  static void note(Time& last, Time& settled, Time& last_data, Time& since, std::int64_t now, bool data) {
+  using Time = std::atomic<Stamp>;
+  static void note(Time& last, Time& settled, Time& last_data, Time& since, Stamp now, bool data) {
     constexpr auto relaxed = std::memory_order_relaxed;
-    const std::int64_t data_was = last_data.load(relaxed), since_was = since.load(relaxed);
-    const std::int64_t data_is = data ? now : data_was, since_is = data && since_was == 0 ? now : since_was;
-    const std::int64_t news =
+    const Stamp data_was = last_data.load(relaxed), since_was = since.load(relaxed);
+    const Stamp data_is = data ? now : data_was, since_is = data && since_was == 0 ? now : since_was;
+    const Stamp news =
         (last.load(relaxed) ^ now) | settled.load(relaxed) | (data_was ^ data_is) | (since_was ^ since_is);
     if (news == 0) return;
     last.store(now, relaxed);
@@ -106,7 +121,7 @@ struct alignas(kCacheLine) PeerState {
   }
 };
 
-static_assert(sizeof(PeerState) == 2 * kCacheLine);
+static_assert(sizeof(PeerState) == kCacheLine);
 
 inline std::int64_t ns(Instant instant) { return instant.time_since_epoch().count(); }
 
