@@ -24,7 +24,7 @@ CLOSED_TO_DATAPLANE = re.compile(
     r"|sys/time\.h|iostream|fstream|pthread\.h|rte_.*")
 CLOCK_IS_A_TYPE = {"dataplane/base/time.h"}  # durations, no clock
 INTRINSICS = re.compile(r"(imm|x86|[a-z]mm|avx\w*)intrin\.h")
-TARGET = re.compile(r'target\("avx')
+TARGET = re.compile(r'target\(("avx|[A-Z0-9_]+\))')  # a string, or a macro that is one
 # Files that may name instructions: kernels (named after their instruction set) and the probe of the CPU.
 KERNEL = re.compile(r"(avx2|avx512|sse|ifma|aesni|cpu)[^/]*\.(cpp|h)$|_kernels?\.cpp$|/(avx2|avx512)/")
 LONG = 700
