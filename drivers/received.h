@@ -9,7 +9,6 @@ namespace wireplane {
 // room().
 inline Packet& add_received(Burst& burst, Buffer* buffer, std::size_t length, Origin origin) {
   Packet& packet = burst.add();
-  packet = Packet{};
   packet.buffer = buffer;
   packet.data = buffer->memory + kHeadroom;
   packet.length = static_cast<std::uint32_t>(length);
