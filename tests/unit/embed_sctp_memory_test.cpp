@@ -21,12 +21,6 @@ using test::loopback;
 using test::open;
 using test::SteadyClock;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kCanLimit = false;  // shadow memory needs the whole address space
-#else
-constexpr bool kCanLimit = true;
-#endif
-
 // All the memory there is, but for `but_for` octets or so.
 class Hog {
  public:
@@ -80,7 +74,6 @@ struct Codes {  // what was said, without memory to say it in
 };
 
 TEST(StreamMemory, AProcessWithoutMemoryKeepsItsStreams) {
-  if (!kCanLimit) GTEST_SKIP() << "a sanitizer's address space cannot be limited";
   const auto a = open({.peers = 8, .queue = 64}), b = open({.peers = 8, .queue = 64});
   ASSERT_TRUE(b->add_peer(a->key()));
   const Connection ab = *a->connect(b->key_text(), loopback(*b));
