@@ -7,7 +7,8 @@
 //   burst -> group (sorted by length) -> 1 one-time keys   ChaCha20 block 0 of every packet
 //                                        2 cipher          all other blocks of all packets, 16 or 32 at a time
 //                                        3 tags            Poly1305: eight packets at once, or pairs of long ones
-//   seal does 1, then 2 and 3 eight packets at a time (a pair, of long ones), while the cache still holds them. open does
+//   seal does 1, then 2 and 3 eight packets at a time (a pair, of long ones), while the cache still holds them; block 1 of
+//   thirty-two packets comes along with 1. open does
 //   1 and 3, compares, and 2 for the packets that verified. No other plaintext is ever written.
 //
 // ChaCha20 (RFC 8439 §2.3). A *lane* is one block: any (packet, block number). Sixteen lanes fill sixteen registers, one a
@@ -35,13 +36,14 @@
 //   Messages are aligned at their ends: what is missing at the front are zero blocks without the 2^128 bit, and they leave h at 0.
 //   So packets of different lengths end together, and the last block is always the one with the lengths. A *row* is 64 octets,
 //   four blocks, of one packet.
-//   - across: lanes are eight packets. A row of each is transposed, then h = (h + m0) r^4 + m1 r^3 + m2 r^2 + m3 r.
+//   - across: lanes are eight packets. A row of each is transposed, then h = (h + m0) r^4 + m1 r^3 + m2 r^2 + m3 r; of short
+//     packets of one length, whose rows need no aligning, h = (h + m0) r^2 + m1 r: two powers less, and two eights in turn.
 //   - strands: lanes are two packets times four blocks. h = (h + row) r^4, in steps of two rows; the last row is multiplied by
 //     r^4 r^3 r^2 r, and the four strands are added. Better for long packets and for unequal ones.
 //   - one packet alone: eight strands of its own, or, when it is short, general registers (poly1305_scalar.h).
 //
-// Bounds, all sums of four blocks: m0, m1 < 2^44, m2 < 2^41. r^k: r0 < 2^44 + 2^21, r1 < 2^44, r2 < 2^42, so 20 r1, 20 r2 < 2^48.4.
-// h after carry() as r^k; h + m: below 2^45.1, 2^45, 2^42.6. All are below the 52 bits that vpmadd52 reads. A low half is < 2^52;
+// Bounds, all sums of four blocks: m0, m1 < 2^44, m2 < 2^41. r^k, from carry(): r0 < 2^44 + 2^18, r1 < 2^44 + 2^13, r2 < 2^42 + 2^13, so 20 r1, 20 r2 < 2^48.4.
+// h after carry() as r^k; h + m: below 2^45.1, 2^45.1, 2^42.6. All are below the 52 bits that vpmadd52 reads. A low half is < 2^52;
 // a high half of d0 or d1 < 2^(45.1 + 48.4 - 52) = 2^41.5, twelve of them times 2^8 < 2^53.1; so limbs stay < 2^56. d2 has no factor 20:
 // its high halves sum to less than 7.5 * 2^36 (three blocks of 1.5 * 2^36, one with h of 3 * 2^36), and times 20 * 2^8 that is
 // < 2^51.3: fold() may multiply it by vpmadd52, too.
@@ -55,7 +57,9 @@
 #endif
 #include "dataplane/aead/aead_kernels.h"
 #include "dataplane/aead/avx512/chacha20.h"
+#include "dataplane/aead/avx512/describe.h"
 #include "dataplane/aead/avx512/group.h"
+#include "dataplane/aead/avx512/one_time_keys.h"
 #include "dataplane/aead/avx512/poly1305.h"
 #include "dataplane/aead/cpu.h"
 #include "dataplane/aead/poly1305_for_test.h"
@@ -78,7 +82,9 @@ namespace {
 template <bool sealing>
 INLINE void one_time_keys(Group& group, Position& at) {
   u32 total = group.count;
-  for (u32 p = 0; p < group.count; ++p) total += group.packet[p].blocks;
+  if (group.count < kMaxGroup) {
+    for (u32 p = 0; p < group.count; ++p) total += group.packet[p].blocks;
+  }
   if (total > 8 && group.count == 1) {
     broadcast_key(group);
   } else if (total > 8) {
@@ -91,10 +97,10 @@ INLINE void one_time_keys(Group& group, Position& at) {
   } else if (group.count >= kLanes) {
     one_time_keys_of_sixteen(group), p = kLanes;
   }
-  group.waiting = 0;
   const u32 rest = p;
   if (p < group.count) {
-    Lanes lanes;
+    Lanes& lanes = group.columns_left;
+    lanes.count = 0;
     for (; p < group.count; ++p) take(lanes, p, group.packet[p], 0, 1);
     lanes.full = 0;
     fill(lanes, group, at, group.count);
@@ -119,7 +125,7 @@ INLINE u32 columns_of(const Group& group) {
   if (group.count < kMaxGroup || group.packet[0].length < 64 || group.packet[kMaxGroup - 1].blocks > kColumnsMost)
     return 0;
   u32 least = kColumnsMost;
-  for (u32 p = 0; p < kMaxGroup; ++p) {
+  for (u32 p = 0; p < (group.alike ? 1 : kMaxGroup); ++p) {
     const Packet& packet = group.packet[p];
     const u32 whole = packet.full_first == 1 ? packet.full_count : 0;
     least = whole < least ? whole : least;
@@ -127,8 +133,10 @@ INLINE u32 columns_of(const Group& group) {
   return least;
 }
 
-// The packets whose tags are computed next: eight columns, or a pair of long ones.
+// The packets whose tags are computed next: eight columns, sixteen short ones, or a pair of long ones.
 INLINE u32 unit_end(const Group& group, u32 first) {
+  if (group.alike && group.packet[0].length <= kSixteenLongest)
+    return first + 16 < group.count ? first + 16 : group.count;
   const u32 eight = (first & ~7u) + 8 < group.count ? (first & ~7u) + 8 : group.count;
   if (first % 8 == 0 && group.packet[eight - 1].length < kLong) return eight;
   return first + 2 < group.count ? first + 2 : group.count;
@@ -175,7 +183,8 @@ struct RunLeft {
 };
 INLINE void finish_run(Group& group, RunLeft& left) {
   if (left.count == 0) return;
-  Lanes lanes;
+  Lanes& lanes = group.columns_left;
+  lanes.count = lanes.full = 0;
   take(lanes, left.run[0].packet, group.packet[left.run[0].packet], left.run[0].block, kLanes);
   pass<false>(group, lanes);
   left.count = 0;
@@ -213,17 +222,60 @@ INLINE void look_ahead(Group& group, u32 next) {
   group.ahead = &group.ahead_of;
 }
 
+// Secrets are wiped as soon as nothing needs them: stores that stand before other work cost nothing.
+
+// Keys by column and key stream; of a lone short packet, computed by rows from the caller's key, there are none.
+INLINE void wipe_cipher(Group& group) {
+  const Vector zero = _mm512_setzero_si512();
+  for (u32 i = 0; i < group.waiting; ++i) store(group.stream[i], zero);
+  if (group.count == 1 && group.packet[0].blocks < 8) return;
+  for (u32 first = 0; first < group.count; first += kLanes) {
+    for (auto& row : group.columns.word) store(&row[first], zero);
+  }
+  if (group.tabled) {
+    for (auto& row : group.table.word) store(row, zero), store(row + kLanes, zero);
+  }
+  if (group.doubled) {
+    for (Vector& word : group.late_stream.word) word = zero;
+    for (Vector& word : group.late_stream.spill) word = zero;
+  }
+}
+
+// One-time keys, and what Poly1305 made of them.
+INLINE void wipe_tags(Group& group) {
+  const Vector zero = _mm512_setzero_si512();
+  for (u32 p = group.count & ~(kLanes - 1); p < group.count; ++p) store(group.block_zero[p], zero);
+  if (group.count == 1) {
+    for (auto& row : group.one_time) row[0] = 0;
+    for (auto& row : group.sum) row[0] = 0;
+    return;
+  }
+  for (u32 first = 0; first < group.count; first += 8) {
+    for (auto& row : group.one_time) store(&row[first], zero);
+    if (!group.powers) continue;
+    for (auto& power : group.power) {
+      for (auto& row : power) store(&row[first], zero);
+    }
+    for (auto& row : group.sum) store(&row[first], zero);
+  }
+}
+
 INLINE void seal_group(Group& group) {
   Position at;
-  one_time_keys<true>(group, at);
   begin_collecting(group);
   look_ahead(group, group.count);
-  if (const u32 columns = at.packet == 0 && at.block == 1 ? columns_of(group) : 0; columns != 0) {
-    cipher_all_columns(group, columns);
+  if (const u32 columns = columns_of(group); columns != 0) {
+    transpose_keys(group, 0);
+    transpose_keys(group, kLanes);
+    begin_columns(group);
+    one_time_keys_and_first_columns(group);
+    cipher_columns(group, 2, columns + 1);
     at.block = at.begin = columns + 1;
   } else {
+    one_time_keys<true>(group, at);
     set_apart(group, at);
   }
+  if (group.packet[group.count - 1].blocks < at.begin) at.packet = group.count;  // nothing is left
   RunLeft run;
   for (u32 first = 0, end; first < group.count; first = end) {
     end = unit_end(group, first);
@@ -237,6 +289,7 @@ INLINE void seal_group(Group& group) {
       pass_both(group);
     }
     if (group.late != nullptr && group.late->packet[0] < end) finish_late(group);
+    if (end == group.count) wipe_cipher(group);
     poly1305<true>(group, first, end);
   }
   for (u32 p = 0; p < group.count; ++p) {
@@ -245,6 +298,7 @@ INLINE void seal_group(Group& group) {
         _mm_set_epi64x(static_cast<long long>(group.tag[1][p]), static_cast<long long>(group.tag[0][p]));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), tag);
   }
+  wipe_tags(group);
 }
 
 INLINE bool tag_matches(const Group& group, u32 p) {
@@ -277,6 +331,7 @@ INLINE void open_group(Group& group) {
     if (columns != 0 && end < group.count) fetch(group, end, unit_end(group, end));
     poly1305<false>(group, first, end);
     for (u32 p = first; p < end; ++p) all &= group.packet[p].wanted = tag_matches(group, p);
+    if (end == group.count) wipe_tags(group);
     for (; waiting < group.waiting && group.waiting_packet[waiting] < end; ++waiting) {
       const Packet& packet = group.packet[group.waiting_packet[waiting]];
       if (packet.wanted) cipher_edge(packet, group.waiting_block[waiting], load(group.stream[waiting]));
@@ -284,9 +339,11 @@ INLINE void open_group(Group& group) {
     if (columns != 0) {
       if (end < group.count) continue;
       if (all) {
-        cipher_all_columns(group, columns);
+        begin_columns(group);
+        cipher_columns(group, 1, columns + 1);
         at.block = at.begin = columns + 1;
       }
+      if (group.packet[group.count - 1].blocks < at.begin) at.packet = group.count;  // nothing is left
     }
     cipher_apart(group, run, first, end);
     if (end == group.count) finish_run(group, run);
@@ -299,41 +356,11 @@ INLINE void open_group(Group& group) {
     }
   }
   if (group.late != nullptr) finish_late(group);
-}
-
-// Columns that were used, and what lies in rows.
-INLINE void wipe(Group& group) {
-  const Vector zero = _mm512_setzero_si512();
-  for (u32 p = group.count & ~(kLanes - 1); p < group.count; ++p) store(group.block_zero[p], zero);
-  for (u32 i = 0; i < group.waiting; ++i) store(group.stream[i], zero);
-  if (group.count == 1) {
-    for (auto& row : group.one_time) row[0] = 0;
-    for (auto& row : group.sum) row[0] = 0;
-    if (group.packet[0].blocks < 8) return;  // by rows, from the caller's key
-  }
-  for (u32 first = 0; first < group.count; first += kLanes) {
-    for (auto& row : group.columns.word) store(&row[first], zero);
-  }
-  if (group.tabled) {
-    for (auto& row : group.table.word) store(row, zero), store(row + kLanes, zero);
-  }
-  if (group.doubled) {
-    for (Vector& word : group.late_stream.word) word = zero;
-    for (Vector& word : group.late_stream.spill) word = zero;
-  }
-  if (group.count == 1) return;
-  for (u32 first = 0; first < group.count; first += 8) {
-    for (auto& row : group.one_time) store(&row[first], zero);
-    if (!group.powers) continue;
-    for (auto& power : group.power) {
-      for (auto& row : power) store(&row[first], zero);
-    }
-    for (auto& row : group.sum) store(&row[first], zero);
-  }
+  wipe_cipher(group);
 }
 
 // More than the deepest chain of callees' frames: see -fstack-usage, and aead_wiping_test, which searches what is left.
-constexpr u32 kTrace = 2816;
+constexpr u32 kTrace = 2048;
 
 // Registers, and the stack below: callees spilled there, and a double pass keeps its states there.
 NOINLINE void leave_no_trace() {
@@ -359,89 +386,16 @@ INLINE void forget() {
   __asm__ volatile("" : : : "memory");  // no tail call: after a jump its frame would lie where ours is, not below it
 }
 
-// The order of up to 32 jobs by length: rank = how many are smaller. Keys differ in their low bits, so ranks do.
-INLINE void sort_by_length(Group& group, u32 count) {
-  u32 *const key = group.sort_key, *const rank = group.sort_rank;
-  const u32* const length = group.length;
-  u8* const order = group.order;
-  bool sorted = true;
-  for (u32 i = 0; i < count; ++i) {
-    key[i] = length[i] << 5 | i;
-    order[i] = static_cast<u8>(i);
-    sorted &= i == 0 || length[i - 1] <= length[i];
-  }
-  if (sorted) return;
-  for (u32 i = count; i < kMaxGroup; ++i) key[i] = ~0u;
-  const Vector key0 = load(key), key1 = load(key + kLanes), one = _mm512_set1_epi32(1);
-  Vector rank0 = _mm512_setzero_si512(), rank1 = rank0;
-  for (u32 i = 0; i < count; ++i) {
-    const Vector other = _mm512_set1_epi32(static_cast<int>(key[i]));
-    rank0 = _mm512_mask_add_epi32(rank0, _mm512_cmplt_epu32_mask(other, key0), rank0, one);
-    rank1 = _mm512_mask_add_epi32(rank1, _mm512_cmplt_epu32_mask(other, key1), rank1, one);
-  }
-  store(rank, rank0);
-  store(rank + kLanes, rank1);
-  for (u32 i = 0; i < count; ++i) order[rank[i]] = static_cast<u8>(i);
-}
-
-INLINE void find_full_blocks(Packet& packet) {
-  packet.blocks = (packet.length + 63) / 64;
-  packet.full_first = (packet.head_length + 63) / 64 + 1;
-  const u32 end = packet.body_end / 64 + 1;  // one past the last block that ends inside the body
-  packet.full_count = end > packet.full_first ? end - packet.full_first : 0;
-  packet.apart_first = packet.apart_end = packet.blocks + 1;
-}
-
-INLINE u32 text_length(const SealJob& job) { return job.head_length + job.body_length + job.padding; }
-
-INLINE void describe(Packet& packet, const SealJob& job) {
-  packet.key = job.key;
-  packet.counter = job.counter;
-  packet.text = reinterpret_cast<const u8*>(reinterpret_cast<std::uintptr_t>(job.body) - job.head_length);
-  packet.head = job.head;
-  packet.out = job.destination;
-  packet.length = text_length(job);
-  packet.head_length = job.head_length;
-  packet.body_end = job.head_length + job.body_length;
-  packet.wanted = true;
-  find_full_blocks(packet);
-}
-INLINE void describe(Packet& packet, const OpenJob& job) {
-  packet.key = job.key;
-  packet.counter = job.counter;
-  packet.text = job.source;
-  packet.head = nullptr;
-  packet.out = job.destination;
-  packet.length = packet.body_end = job.length - kTag;
-  packet.head_length = 0;
-  packet.wanted = true;
-  find_full_blocks(packet);
-}
-
 NOINLINE void seal_some(Group& group, SealJob* jobs, u32 count) {
-  for (u32 i = 0; i < count; ++i) group.length[i] = text_length(jobs[i]);
-  sort_by_length(group, count);
-  group.count = count;
-  for (u32 i = 0; i < count; ++i) describe(group.packet[i], jobs[group.order[i]]);
+  describe_all(group, jobs, count);
   seal_group(group);
-  wipe(group);
 }
 
 NOINLINE void open_some(Group& group, OpenJob* jobs, u32 count) {
-  u32 n = 0;
-  for (u32 i = 0; i < count; ++i) {
-    jobs[i].authentic = false;
-    if (jobs[i].length < kTag) continue;  // cannot hold a tag
-    group.length[n] = jobs[i].length;
-    group.kept[n++] = static_cast<u8>(i);
-  }
-  if (n == 0) return;
-  sort_by_length(group, n);
-  group.count = n;
-  for (u32 i = 0; i < n; ++i) describe(group.packet[i], jobs[group.kept[group.order[i]]]);
+  describe_all(group, jobs, count);
+  if (group.count == 0) return;
   open_group(group);
-  for (u32 i = 0; i < n; ++i) jobs[group.kept[group.order[i]]].authentic = group.packet[i].wanted;
-  wipe(group);
+  for (u32 i = 0; i < group.count; ++i) jobs[group.order[i]].authentic = group.packet[i].wanted;
 }
 
 // The callees of *_some spill below its frame, which lies below this one: all of it is cleared before returning.
@@ -469,25 +423,29 @@ void open(OpenJob* jobs, std::size_t count) noexcept {
 
 const AeadKernels kAeadAvx512 = {"avx512", cpu_has_avx512_ifma, seal, open};
 
-// The packet stands last in its pair or eight, among neighbours whose keys differ.
+// The packet stands last in its pair, eight or sixteen, among neighbours whose keys differ.
 void poly1305_avx512_for_test(unsigned variant, const u8* one_time, const u8* text, u32 length, u8* tag) {
+  constexpr u32 kLast = 15;
   Group group;
-  group.count = 8;
+  group.count = kLast + 1;
   u64 key[4];
   __builtin_memcpy(key, one_time, 32);
-  for (u32 p = 0; p < 8; ++p) {
+  for (u32 p = 0; p <= kLast; ++p) {
     group.packet[p].text = text;
     group.packet[p].length = length;
-    for (u32 i = 0; i < 4; ++i) group.one_time[i][p] = p == 7 ? key[i] : 0x0123456789abcdef * (p + i + 1);
+    for (u32 i = 0; i < 4; ++i) group.one_time[i][p] = p == kLast ? key[i] : 0x0123456789abcdef * (p + i + 1);
   }
-  if (variant >= 2) powers_of_eight(group, 0, true);
-  if (variant == 0) poly_scalar<false>(group, 7);
-  if (variant == 1) poly_solo<false>(group, 7);
-  if (variant == 2) poly_pair<false>(group, 6);
-  if (variant == 3) poly_across<false>(group, 0);
-  if (variant < 2) tag_of_one(group, 7);
-  if (variant == 2) tags_of_eight(group, 0, load_limbs(group.sum, 0));
-  const u64 both[2] = {group.tag[0][7], group.tag[1][7]};
+  if (variant > 3 && length > kAlikeLongest) variant = 3;
+  if (variant == 2) powers_of_eight(group, 8, true);
+  if (variant == 0) poly_scalar<false>(group, kLast);
+  if (variant == 1) poly_solo<false>(group, kLast);
+  if (variant == 2) poly_pair<false>(group, kLast - 1);
+  if (variant == 3) poly_across<false>(group, 8);
+  if (variant == 4) poly_alike<false, 1>(group, 8);
+  if (variant == 5) poly_alike<false, 2>(group, 0);
+  if (variant < 2) tag_of_one(group, kLast);
+  if (variant == 2) tags_of_eight(group, 8, load_limbs(group.sum, 8));
+  const u64 both[2] = {group.tag[0][kLast], group.tag[1][kLast]};
   __builtin_memcpy(tag, both, kTag);
 }
 

@@ -6,7 +6,9 @@
 
 namespace wireplane {
 
-constexpr unsigned kPolyVariantsAvx512 = 4;  // scalar, eight strands of one packet, pairs, across eight packets
+// Scalar, eight strands of one packet, pairs, across eight packets; across eight and sixteen of one length, while it is
+// short, else as before.
+constexpr unsigned kPolyVariantsAvx512 = 6;
 void poly1305_avx512_for_test(unsigned variant, const std::uint8_t* one_time, const std::uint8_t* text,
                               std::uint32_t length, std::uint8_t* tag);
 constexpr unsigned kPolyVariantsAvx2 = 3;  // one, pair, following a cipher

@@ -150,11 +150,12 @@ TEST_P(EachKernel, SealsAndOpensEveryLengthAlone) {
 }
 
 // Goal: packets of one length share a burst of any size.
-// Method: each length 0..600 and a stride beyond, in bursts of 1 to 40.
+// Method: each length 0..600 and a stride beyond, in bursts of 1 to 40, and of a kernel's whole group.
 TEST_P(EachKernel, SealsAndOpensEqualBursts) {
   for (std::uint32_t length = 0; length <= 2100; length += length < 600 ? 1 : 61) {
-    const std::size_t count = 1 + length % 40;
-    round_trip(std::vector<Shape>(count, Shape{0, length, 0, length % 3 == 0, length % 5}), length);
+    for (const std::size_t count : {std::size_t{1} + length % 40, std::size_t{32}}) {
+      round_trip(std::vector<Shape>(count, Shape{0, length, 0, length % 3 == 0, length % 5}), length);
+    }
   }
 }
 
@@ -170,6 +171,20 @@ TEST_P(EachKernel, SealsAndOpensMixedBursts) {
       const auto head = static_cast<std::uint32_t>(random() % 3 == 0 ? random() % 129 : 0);
       shapes.push_back({head, static_cast<std::uint32_t>(random() % longest), static_cast<std::uint32_t>(random() % 16),
                         random() % 2 == 0, random() % 64});
+    }
+    round_trip(shapes, seed);
+  }
+}
+
+// Goal: packets that have a few blocks in common, and then some more or none, are computed whole.
+// Method: whole groups, lengths between a least one and some blocks more, without heads, the seed printed.
+TEST_P(EachKernel, SealsAndOpensBurstsThatBeginAlike) {
+  for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+    std::mt19937_64 random{seed};
+    const auto least = static_cast<std::uint32_t>(random() % 10 * 32), range = static_cast<std::uint32_t>(seed % 450);
+    std::vector<Shape> shapes;
+    for (std::size_t i = 0; i < 32 + seed % 2 * 3; ++i) {
+      shapes.push_back({0, static_cast<std::uint32_t>(least + random() % (range + 1)), 0, random() % 2 == 0, 0});
     }
     round_trip(shapes, seed);
   }

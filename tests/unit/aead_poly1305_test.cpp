@@ -30,7 +30,8 @@ struct Way {
 
 std::vector<Way> ways() {
   std::vector<Way> all;
-  const char* const of_avx512[] = {"avx512 scalar", "avx512 solo", "avx512 pair", "avx512 across"};
+  const char* const of_avx512[] = {"avx512 scalar", "avx512 solo",  "avx512 pair",
+                                   "avx512 across", "avx512 eight", "avx512 sixteen"};
   const char* const of_avx2[] = {"avx2 one", "avx2 pair", "avx2 following"};
   if (cpu_has_avx512_ifma()) {
     for (unsigned v = 0; v < kPolyVariantsAvx512; ++v) all.push_back({of_avx512[v], v, poly1305_avx512_for_test});

@@ -344,7 +344,7 @@ INLINE void cipher_edges(Group& group, const Lanes& lanes, u32 row) {
 INLINE void fill_table(const Group& group, const Lanes& lanes, Table& table, u32 first) {
   const Vector who = _mm512_load_si512(lanes.packet);
   for (unsigned i = 0; i < 8; ++i) store(&table.word[kKeyRow + i][first], pick(group, kKeyRow + i, who));
-  store(&table.word[kBlockRow][first], _mm512_load_si512(lanes.block));
+  store(&table.block[first], _mm512_load_si512(lanes.block));
   for (unsigned i = 0; i < 2; ++i) store(&table.word[kCounterRow + i][first], pick(group, kCounterRow + i, who));
 }
 
@@ -362,7 +362,7 @@ NOINLINE void double_pass(Group& group) {
   fill_table(group, *group.second, group.table, kLanes);
   divert_edges(group, *group.first, 0);
   divert_edges(group, *group.second, kLanes);
-  chacha20_of_lanes(group.table, *group.first, *group.second, 0, group.late_stream, {group.late, group.late_at},
+  chacha20_of_lanes(halves(group.table), *group.first, *group.second, 0, group.late_stream, {group.late, group.late_at},
                     group.ahead);
   if (group.first->full != 0xffff) cipher_edges(group, *group.first, 0);
   if (group.late != nullptr && group.late->full != 0xffff) cipher_edges(group, *group.late, kLanes);
@@ -410,35 +410,43 @@ NOINLINE void finish_late(Group& group) {
   leave_late(group, nullptr, 0);
 }
 
-// Thirty-two packets that all have `blocks` whole blocks at their beginnings: lane i is packet i, and nothing is moved.
-NOINLINE void cipher_all_columns(Group& group, u32 blocks) {
-  group.doubled = true;
-  Lanes* const halves[2] = {&group.columns_left, group.spare[--group.spares]};
+// Lane i is packet i of all thirty-two, block by block from their beginnings.
+INLINE void begin_columns(Group& group) {
+  group.right = group.spare[--group.spares];
+  Lanes* const halves_of[2] = {&group.columns_left, group.right};
   for (u32 half = 0; half < 2; ++half) {
-    Lanes& lanes = *halves[half];
-    for (u32 i = 0; i < kLanes; ++i) {
-      lanes.from[i] = group.packet[half * kLanes + i].text;
-      lanes.to[i] = group.packet[half * kLanes + i].out;
-    }
+    Lanes& lanes = *halves_of[half];
+    lanes.count = kLanes;
     lanes.full = 0xffff;
+    for (u32 i = 0; i < kLanes; ++i) {
+      const Packet& packet = group.packet[half * kLanes + i];
+      lanes.from[i] = packet.text;
+      lanes.to[i] = packet.out;
+    }
   }
-  for (u32 block = 1; block <= blocks; ++block) {
+}
+
+// Blocks [first, end), whole in all packets; maybe none.
+NOINLINE void cipher_columns(Group& group, u32 first, u32 end) {
+  if (first == end) group.spare[group.spares++] = group.right;
+  group.doubled = true;
+  for (u32 block = first; block < end; ++block) {
     const Vector number = _mm512_set1_epi32(static_cast<int>(block));
-    store(&group.columns.word[kBlockRow][0], number);
-    store(&group.columns.word[kBlockRow][kLanes], number);
+    store(&group.columns.block[0], number);
+    store(&group.columns.block[kLanes], number);
     const u64 at = (u64{block} - 1) * 64;
-    chacha20_of_lanes(group.columns, group.columns_left, *halves[1], at, group.late_stream, {group.late, group.late_at},
-                      group.ahead);
-    leave_late(group, halves[1], at);
+    chacha20_of_lanes(halves(group.columns), group.columns_left, *group.right, at, group.late_stream,
+                      {group.late, group.late_at}, group.ahead);
+    leave_late(group, group.right, at);
   }
-  finish_late(group);
+  if (group.late != nullptr) finish_late(group);
 }
 
 // Packets [first, first + 8), four blocks of each at a time: lanes are the eight packets, four times.
 NOINLINE void cipher_eight_columns(Group& group, u32 first) {
   group.doubled = group.tabled = true;
   const u32 begin = group.packet[first].apart_first, end = group.packet[first].apart_end;
-  for (u32 row = 0; row < 11; ++row) {
+  for (u32 row = 0; row < 10; ++row) {
     const auto* const eight = reinterpret_cast<const __m256i*>(&group.columns.word[row][first]);
     const Vector twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(eight));
     store(&group.table.word[row][0], twice);
@@ -464,12 +472,13 @@ NOINLINE void cipher_eight_columns(Group& group, u32 first) {
                                    _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1));
   const Vector two = _mm512_set1_epi32(2);
   for (u32 block = begin; block < end; block += 4) {
-    store(&group.table.word[kBlockRow][0], number);
+    store(&group.table.block[0], number);
     number = _mm512_add_epi32(number, two);
-    store(&group.table.word[kBlockRow][kLanes], number);
+    store(&group.table.block[kLanes], number);
     number = _mm512_add_epi32(number, two);
     const u64 at = (u64{block} - 1) * 64;
-    chacha20_of_lanes(group.table, left, right, at, group.late_stream, {group.late, group.late_at}, group.ahead);
+    chacha20_of_lanes(halves(group.table), left, right, at, group.late_stream, {group.late, group.late_at},
+                      group.ahead);
     if (group.late != nullptr && group.late->full != 0xffff) cipher_edges(group, *group.late, kLanes);
     leave_late(group, &right, at);
   }
@@ -484,92 +493,6 @@ INLINE void pass_both(Group& group) {
     if (group.second->count != 0) pass<false>(group, *group.second);
   }
   group.first->count = group.first->full = group.second->count = group.second->full = 0;
-}
-
-// Packets' block 0, sixteen at a time: r and s stay vertical, only pairs of words become 64-bit columns.
-INLINE void keep_one_time_keys(Group& group, u32 first, const Vector* x) {
-  const Vector low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-  for (int i = 0; i < 4; ++i) {
-    const Vector a = _mm512_unpacklo_epi32(x[2 * i], x[2 * i + 1]), b = _mm512_unpackhi_epi32(x[2 * i], x[2 * i + 1]);
-    store(&group.one_time[i][first], _mm512_permutex2var_epi64(a, low, b));
-    store(&group.one_time[i][first + 8], _mm512_permutex2var_epi64(a, high, b));
-  }
-}
-INLINE void lanes_of_block_zero(Lanes& lanes, u32 first) {
-  store(lanes.packet, _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
-                                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)));
-  store(lanes.block, _mm512_setzero_si512());
-}
-NOINLINE void one_time_keys_of_sixteen(Group& group) {
-  Lanes lanes;
-  lanes_of_block_zero(lanes, 0);
-  Vector x[16];
-  chacha20_vertical(group, lanes, x);
-  keep_one_time_keys(group, 0, x);
-}
-NOINLINE void one_time_keys_of_thirty_two(Group& group) {
-  for (u32 first = 0; first < kMaxGroup; first += kLanes) {
-    store(&group.columns.word[kBlockRow][first], _mm512_setzero_si512());
-  }
-  Vector x[16];
-  chacha20_first_words(group.columns, x);
-  keep_one_time_keys(group, 0, x);
-  keep_one_time_keys(group, kLanes, x + 8);
-}
-
-// block_zero of packets [first, first + 8) to one_time.
-INLINE void transpose_one_time_keys(Group& group, u32 first) {
-  Vector two[4];  // packets 2 i and 2 i + 1
-  for (u32 i = 0; i < 4; ++i) {
-    const __m256i* const row = reinterpret_cast<const __m256i*>(group.block_zero[first + 2 * i]);
-    two[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(row)), _mm256_loadu_si256(row + 2), 1);
-  }
-  for (long long i = 0; i < 4; ++i) {
-    const Vector pick = _mm512_setr_epi64(i, 4 + i, 8 + i, 12 + i, i, 4 + i, 8 + i, 12 + i);
-    const Vector low = _mm512_permutex2var_epi64(two[0], pick, two[1]);
-    store(&group.one_time[i][first], _mm512_shuffle_i64x2(low, _mm512_permutex2var_epi64(two[2], pick, two[3]), 0x44));
-  }
-}
-
-// Keys and counters of packets [first, first + 16) into their columns; packets beyond the group repeat its last.
-NOINLINE void transpose_keys(Group& group, u32 first) {
-  const auto packet = [&](u32 i) -> const Packet& {
-    return group.packet[first + i < group.count ? first + i : group.count - 1];
-  };
-  Vector x[8], y[8];
-  for (u32 i = 0; i < 8; ++i) {  // x[i] = key i and key i + 8
-    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packet(i).key));
-    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packet(i + 8).key));
-    x[i] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-  }
-  for (int i = 0; i < 8; i += 4) {  // quarters: words 0-3 and 4-7 of keys i.. and i+8..
-    const Vector a = _mm512_unpacklo_epi32(x[i], x[i + 1]), b = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    const Vector c = _mm512_unpacklo_epi32(x[i + 2], x[i + 3]), d = _mm512_unpackhi_epi32(x[i + 2], x[i + 3]);
-    y[i] = _mm512_unpacklo_epi64(a, c);
-    y[i + 1] = _mm512_unpackhi_epi64(a, c);
-    y[i + 2] = _mm512_unpacklo_epi64(b, d);
-    y[i + 3] = _mm512_unpackhi_epi64(b, d);
-  }
-  const Vector even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
-  for (unsigned w = 0; w < 4; ++w) {
-    store(&group.columns.word[kKeyRow + w][first], _mm512_permutex2var_epi64(y[w], even, y[4 + w]));
-    store(&group.columns.word[kKeyRow + 4 + w][first], _mm512_permutex2var_epi64(y[w], odd, y[4 + w]));
-  }
-  for (u32 i = 0; i < kLanes; ++i) {
-    group.columns.word[kCounterRow][first + i] = static_cast<u32>(packet(i).counter);
-    group.columns.word[kCounterRow + 1][first + i] = static_cast<u32>(packet(i).counter >> 32);
-  }
-}
-
-INLINE void broadcast_key(Group& group) {  // of the group's only packet; its lanes ask for column 0 only
-  const Packet& packet = group.packet[0];
-  for (unsigned w = 0; w < 8; ++w) {
-    int word;
-    __builtin_memcpy(&word, packet.key + 4 * w, 4);
-    store(&group.columns.word[kKeyRow + w][0], _mm512_set1_epi32(word));
-  }
-  store(&group.columns.word[kCounterRow][0], _mm512_set1_epi32(static_cast<int>(packet.counter)));
-  store(&group.columns.word[kCounterRow + 1][0], _mm512_set1_epi32(static_cast<int>(packet.counter >> 32)));
 }
 
 }  // namespace

@@ -49,32 +49,37 @@ constexpr u32 kSigma[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};  // 
   WG_FIRST0 WG_SECOND0 WG_FIRST1 WG_SECOND1 WG_FIRST2 WG_SECOND2 WG_FIRST3 WG_SECOND3                             \
   WG_FIRST4 WG_SECOND4 WG_FIRST5 WG_SECOND5 WG_FIRST6 WG_SECOND6 WG_FIRST7 WG_SECOND7
 
-// Where a state starts from, and what its blocks are joined with. WG_LANES: a table of lanes, and an address a lane.
-#define WG_LOAD(i, at) "vmovdqa64 " #at "(%[table]), %%zmm" #i "\n\t"
-#define WG_ADD_START(i, at) "vpaddd " #at "(%[table]), %%zmm" #i ", %%zmm" #i "\n\t"
+// Where a state starts from, and what its blocks are joined with. WG_LANES: sixteen columns of a table for each state, and
+// an address a lane.
+#define WG_LOAD(i, from, at) "vmovdqa64 " #at "(%[" #from "]), %%zmm" #i "\n\t"
+#define WG_ADD_START(i, from, at) "vpaddd " #at "(%[" #from "]), %%zmm" #i ", %%zmm" #i "\n\t"
 #define WG_CONSTANT(i, at) "vpbroadcastd " #at "(%[sigma]), %%zmm" #i "\n\t"
 #define WG_ADD_CONSTANT(i, at) "vpaddd " #at "(%[sigma])%{1to16%}, %%zmm" #i ", %%zmm" #i "\n\t"
 #define WG_ZERO(i) "vpxord %%zmm" #i ", %%zmm" #i ", %%zmm" #i "\n\t"
 #define WG_KEEP(i, word) "vmovdqa64 %%zmm" #i ", 64*" #word "(%[late])\n\t"
 #define WG_LANES_FIRST_START                                                                                      \
   WG_CONSTANT(0, 0) WG_CONSTANT(1, 4) WG_CONSTANT(2, 8) WG_CONSTANT(3, 12) WG_ZERO(13)                            \
-  WG_LOAD(4, 0) WG_LOAD(5, 128) WG_LOAD(6, 256) WG_LOAD(7, 384) WG_LOAD(8, 512) WG_LOAD(9, 640) WG_LOAD(10, 768)  \
-  WG_LOAD(11, 896) WG_LOAD(12, 1024) WG_LOAD(14, 1152) WG_LOAD(15, 1280)
+  WG_LOAD(4, table0, 0) WG_LOAD(5, table0, 128) WG_LOAD(6, table0, 256) WG_LOAD(7, table0, 384)                   \
+  WG_LOAD(8, table0, 512) WG_LOAD(9, table0, 640) WG_LOAD(10, table0, 768) WG_LOAD(11, table0, 896)               \
+  WG_LOAD(12, block, 0) WG_LOAD(14, table0, 1024) WG_LOAD(15, table0, 1152)
 #define WG_LANES_SECOND_START                                                                                     \
   WG_CONSTANT(16, 0) WG_CONSTANT(17, 4) WG_CONSTANT(18, 8) WG_CONSTANT(19, 12) WG_ZERO(29)                        \
-  WG_LOAD(20, 64) WG_LOAD(21, 192) WG_LOAD(22, 320) WG_LOAD(23, 448) WG_LOAD(24, 576) WG_LOAD(25, 704)            \
-  WG_LOAD(26, 832) WG_LOAD(27, 960) WG_LOAD(28, 1088) WG_LOAD(30, 1216) WG_LOAD(31, 1344)
-#define WG_LANES_ADD_12_TO_15 WG_ADD_START(12, 1024) WG_ADD_START(14, 1152) WG_ADD_START(15, 1280)
+  WG_LOAD(20, table1, 0) WG_LOAD(21, table1, 128) WG_LOAD(22, table1, 256) WG_LOAD(23, table1, 384)               \
+  WG_LOAD(24, table1, 512) WG_LOAD(25, table1, 640) WG_LOAD(26, table1, 768) WG_LOAD(27, table1, 896)             \
+  WG_LOAD(28, block, 64) WG_LOAD(30, table1, 1024) WG_LOAD(31, table1, 1152)
+#define WG_LANES_ADD_12_TO_15 WG_ADD_START(12, block, 0) WG_ADD_START(14, table0, 1024) WG_ADD_START(15, table0, 1152)
 #define WG_LANES_ADD_0_TO_7                                                                                       \
   WG_ADD_CONSTANT(0, 0) WG_ADD_CONSTANT(1, 4) WG_ADD_CONSTANT(2, 8) WG_ADD_CONSTANT(3, 12)                        \
-  WG_ADD_START(4, 0) WG_ADD_START(5, 128) WG_ADD_START(6, 256) WG_ADD_START(7, 384)
-#define WG_LANES_ADD_8_TO_11 WG_ADD_START(8, 512) WG_ADD_START(9, 640) WG_ADD_START(10, 768) WG_ADD_START(11, 896)
+  WG_ADD_START(4, table0, 0) WG_ADD_START(5, table0, 128) WG_ADD_START(6, table0, 256) WG_ADD_START(7, table0, 384)
+#define WG_LANES_ADD_8_TO_11                                                                                      \
+  WG_ADD_START(8, table0, 512) WG_ADD_START(9, table0, 640) WG_ADD_START(10, table0, 768) WG_ADD_START(11, table0, 896)
 #define WG_LANES_ADD_16_TO_23                                                                                     \
   WG_ADD_CONSTANT(16, 0) WG_ADD_CONSTANT(17, 4) WG_ADD_CONSTANT(18, 8) WG_ADD_CONSTANT(19, 12)                    \
-  WG_ADD_START(20, 64) WG_ADD_START(21, 192) WG_ADD_START(22, 320) WG_ADD_START(23, 448)
+  WG_ADD_START(20, table1, 0) WG_ADD_START(21, table1, 128) WG_ADD_START(22, table1, 256) WG_ADD_START(23, table1, 384)
 #define WG_LANES_ADD_24_TO_31                                                                                     \
-  WG_ADD_START(24, 576) WG_ADD_START(25, 704) WG_ADD_START(26, 832) WG_ADD_START(27, 960)                         \
-  WG_ADD_START(28, 1088) WG_ADD_START(30, 1216) WG_ADD_START(31, 1344)
+  WG_ADD_START(24, table1, 512) WG_ADD_START(25, table1, 640) WG_ADD_START(26, table1, 768)                       \
+  WG_ADD_START(27, table1, 896) WG_ADD_START(28, block, 64) WG_ADD_START(30, table1, 1024)                        \
+  WG_ADD_START(31, table1, 1152)
 // WG_RUNS: two keys, each for sixteen blocks that follow one another, from one address on.
 #define WG_BROADCAST(i, from, at) "vpbroadcastd " #at "(%[" #from "]), %%zmm" #i "\n\t"
 #define WG_ADD_BROADCAST(i, from, at) "vpaddd " #at "(%[" #from "])%{1to16%}, %%zmm" #i ", %%zmm" #i "\n\t"
@@ -225,13 +230,20 @@ struct Behind {
   u64 at;  // added to their addresses
 };
 
-// The first state is the table's left half, with the texts of `lanes`, `at` added; the key stream of the right half, whose
-// texts `right` has, is left in `late`. What was there is joined with the texts of `behind`.
-INLINE void chacha20_of_lanes(const Table& table, const Lanes& lanes, const Lanes& right, u64 at, Late& late,
+// Sixteen columns of a table for each state, and the block numbers of both.
+struct Starts {
+  const u32 *table0, *table1, *block;
+};
+INLINE Starts halves(const Table& table) { return {table.word[0], table.word[0] + kLanes, table.block}; }
+
+// The first state is joined with the texts of `lanes`, `at` added; the key stream of the second, whose texts `right` has,
+// is left in `late`. What was there is joined with the texts of `behind`.
+INLINE void chacha20_of_lanes(const Starts& starts, const Lanes& lanes, const Lanes& right, u64 at, Late& late,
                               const Behind& behind, const Ahead* ahead) {
   __asm__ volatile(WG_CIPHER(WG_LANES)
                    :
-                   : [table] "r"(&table), [lanes] "r"(&lanes), [right] "r"(&right), [ahead] "r"(ahead), [at] "r"(at),
+                   : [table0] "r"(starts.table0), [table1] "r"(starts.table1), [block] "r"(starts.block),
+                     [lanes] "r"(&lanes), [right] "r"(&right), [ahead] "r"(ahead), [at] "r"(at),
                      [late] "r"(&late), [late_lanes] "r"(behind.lanes), [late_at] "r"(behind.at), [sigma] "r"(kSigma),
                      [from] "i"(__builtin_offsetof(Lanes, from)), [to] "i"(__builtin_offsetof(Lanes, to))
                    : WG_CLOBBERS);
@@ -248,7 +260,7 @@ INLINE void chacha20_of_runs(const Runs& runs, const u8* key0, const u8* key1, c
 }
 
 // The first eight words of 32 blocks, as they are: of the left half in x[0..7], of the right half in x[8..15].
-INLINE void chacha20_first_words(const Table& table, Vector x[16]) {
+INLINE void chacha20_first_words(const Starts& starts, Vector* x) {
   __asm__ volatile(
       WG_LANES_FIRST_START WG_LANES_SECOND_START
       "mov $10, %%eax\n\t.p2align 5\n1:\n\t" WG_BOTH "dec %%eax\n\tjnz 1b\n\t"
@@ -258,7 +270,8 @@ INLINE void chacha20_first_words(const Table& table, Vector x[16]) {
       WG_KEEP(16, 8) WG_KEEP(17, 9) WG_KEEP(18, 10) WG_KEEP(19, 11) WG_KEEP(20, 12) WG_KEEP(21, 13) WG_KEEP(22, 14)
       WG_KEEP(23, 15)
       :
-      : [table] "r"(&table), [late] "r"(x), [sigma] "r"(kSigma)
+      : [table0] "r"(starts.table0), [table1] "r"(starts.table1), [block] "r"(starts.block), [late] "r"(x),
+        [sigma] "r"(kSigma)
       : WG_CLOBBERS);
 }
 // clang-format on

@@ -22,20 +22,17 @@ constexpr u32 kTag = 16;
 constexpr u32 kLong = 2048;        // from here on the cache holds a pair of packets between cipher and tags, not eight
 constexpr u32 kColumnsMost = 8;    // blocks that are computed as columns: more, and the packets leave the first cache
 constexpr u32 kAcrossAtLeast = 5;  // packets, and
-constexpr u32 kScalarLongest = 224;  // octets of a lone packet, where scalar Poly1305 beats eight strands
-constexpr u32 kSoloSpread = 256;     // octets by which two packets differ, where each alone beats the pair
-constexpr u32 kFetched = 1536;       // octets of each of the first packets that open fetches before it needs them
-constexpr u32 kAheadShortest = 256;  // octets of the longest packet, from where the next eight are fetched meanwhile
-constexpr u32 kAcrossLongest = 512;  // octets, where Poly1305 across packets beats strands: measured, README.md
+constexpr u32 kScalarLongest = 224;   // octets of a lone packet, where scalar Poly1305 beats eight strands
+constexpr u32 kSoloSpread = 256;      // octets by which two packets differ, where each alone beats the pair
+constexpr u32 kFetched = 1536;        // octets of each of the first packets that open fetches before it needs them
+constexpr u32 kAheadShortest = 256;   // octets of the longest packet, from where the next eight are fetched meanwhile
+constexpr u32 kAlikeLongest = 256;    // octets of packets of one length, whose Poly1305 goes without r^4, and
+constexpr u32 kSixteenLongest = 192;  // of those that go sixteen at a time
+constexpr u32 kAcrossLongest = 512;   // octets, where Poly1305 across packets beats strands: measured, README.md
 
 // One packet of a group, sorted. Octet i of the text comes from head[i] below head_length, from text[i] below body_end,
 // and is zero (padding) above; `text` is the body's address minus head_length.
-struct Packet {
-  const u8* key;
-  u64 counter;
-  const u8* text;
-  const u8* head;
-  u8* out;
+struct Shape {
   u32 length;
   u32 head_length;
   u32 body_end;
@@ -44,6 +41,13 @@ struct Packet {
   u32 full_count;
   u32 apart_first;  // blocks that are computed apart from the list, in runs or columns: first, and one past the last
   u32 apart_end;
+};
+struct Packet : Shape {
+  const u8* key;
+  u64 counter;
+  const u8* text;
+  const u8* head;
+  u8* out;
   bool wanted;  // to be ciphered: in open, only what verified
 };
 
@@ -60,9 +64,10 @@ struct Lanes {
 
 // What chacha20_of_lanes begins with: words 4-12, 14 and 15 of two states, a lane a column. Secret.
 struct alignas(64) Table {
-  u32 word[11][2 * kLanes];
+  u32 word[10][2 * kLanes];
+  u32 block[2 * kLanes];
 };
-enum TableRow : unsigned { kKeyRow = 0, kBlockRow = 8, kCounterRow = 9 };
+enum TableRow : unsigned { kKeyRow = 0, kCounterRow = 8 };
 
 // What one double pass leaves to the next: its second state, not yet transposed. Secret.
 struct alignas(64) Late {
@@ -85,6 +90,7 @@ struct Ahead {
 struct alignas(64) Group {
   Packet packet[kMaxGroup];
   u32 count;
+  bool alike;    // all packets have one shape
   bool powers;   // power[] and sum[] were used
   bool tabled;   // `table` was used
   bool doubled;  // `late_stream` was used
@@ -96,7 +102,8 @@ struct alignas(64) Group {
   u32 spares;
   Ahead ahead_of;
   const Ahead* ahead;  // or null
-  Lanes columns_left;  // a double pass of columns: its first half
+  Lanes columns_left;  // a double pass of columns: its first half,
+  Lanes* right;        // and its second
   Runs runs;
   alignas(64) u32 sort_key[kMaxGroup];
   alignas(64) u32 sort_rank[kMaxGroup];
@@ -113,6 +120,7 @@ struct alignas(64) Group {
   u64 tag[2][kMaxGroup];
   u64 block_zero[kMaxGroup][8];  // key stream of block 0, where it was not computed vertically
   u8 stream[kLanes][64];         // open: key stream that came along with block 0 and waits for the verdict
+  Vector text[2][2 * (kAlikeLongest / 16 + 1)];  // columns of ciphertext, not secret
   u32 waiting_packet[kLanes], waiting_block[kLanes], waiting;
 };
 enum Power : unsigned { kR1, kR2, kR3, kR4, kR8 };

@@ -1,162 +1,10 @@
-// poly1305.h: Poly1305 of the AVX-512 kernel: across eight packets, in strands of two, of one alone; and the tags.
+// poly1305.h: Poly1305 of the AVX-512 kernel: across packets, in strands of two, of one alone.
 #pragma once
-#include "dataplane/aead/avx512/group.h"
+#include "dataplane/aead/avx512/limbs.h"
 #include "dataplane/aead/poly1305_scalar.h"
 
 namespace wireplane {
 namespace {  // of the one kernel file that includes this
-
-struct Limbs {  // of eight numbers
-  Vector v0, v1, v2;
-};
-struct Factor {               // a power of r, ready to multiply
-  Vector r0, r1, r2, s1, s2;  // s = 20 r
-};
-struct Product {  // low and high halves, apart until fold()
-  Vector low0, low1, low2, high0, high1, high2;
-};
-
-INLINE Vector set1(u64 value) { return _mm512_set1_epi64(static_cast<long long>(value)); }
-constexpr u64 kMask44 = (u64{1} << 44) - 1, kMask42 = (u64{1} << 42) - 1;
-constexpr u64 kHighBit = u64{1} << 40;  // 2^128 in limb 2
-constexpr u64 kClampLow = 0x0ffffffc0fffffff, kClampHigh = 0x0ffffffc0ffffffc;
-
-INLINE Factor factor(const Limbs& r) {
-  const Vector zero = _mm512_setzero_si512(), twenty = set1(20);
-  return {r.v0, r.v1, r.v2, _mm512_madd52lo_epu64(zero, r.v1, twenty), _mm512_madd52lo_epu64(zero, r.v2, twenty)};
-}
-
-INLINE Product nothing() {
-  const Vector zero = _mm512_setzero_si512();
-  return {zero, zero, zero, zero, zero, zero};
-}
-
-INLINE void multiply_add(Product& d, const Limbs& h, const Factor& r) {
-  d.low0 = _mm512_madd52lo_epu64(d.low0, h.v0, r.r0), d.high0 = _mm512_madd52hi_epu64(d.high0, h.v0, r.r0);
-  d.low1 = _mm512_madd52lo_epu64(d.low1, h.v0, r.r1), d.high1 = _mm512_madd52hi_epu64(d.high1, h.v0, r.r1);
-  d.low2 = _mm512_madd52lo_epu64(d.low2, h.v0, r.r2), d.high2 = _mm512_madd52hi_epu64(d.high2, h.v0, r.r2);
-  d.low0 = _mm512_madd52lo_epu64(d.low0, h.v1, r.s2), d.high0 = _mm512_madd52hi_epu64(d.high0, h.v1, r.s2);
-  d.low1 = _mm512_madd52lo_epu64(d.low1, h.v1, r.r0), d.high1 = _mm512_madd52hi_epu64(d.high1, h.v1, r.r0);
-  d.low2 = _mm512_madd52lo_epu64(d.low2, h.v1, r.r1), d.high2 = _mm512_madd52hi_epu64(d.high2, h.v1, r.r1);
-  d.low0 = _mm512_madd52lo_epu64(d.low0, h.v2, r.s1), d.high0 = _mm512_madd52hi_epu64(d.high0, h.v2, r.s1);
-  d.low1 = _mm512_madd52lo_epu64(d.low1, h.v2, r.s2), d.high1 = _mm512_madd52hi_epu64(d.high1, h.v2, r.s2);
-  d.low2 = _mm512_madd52lo_epu64(d.low2, h.v2, r.r0), d.high2 = _mm512_madd52hi_epu64(d.high2, h.v2, r.r0);
-}
-
-// Joins the halves: limbs < 2^57. The high half of d2 has weight 2^(88 + 52) = 2^140 = 2^8 * 2^132: 20 * 2^8 in limb 0.
-INLINE Limbs fold(const Product& d) {
-  return {_mm512_madd52lo_epu64(d.low0, d.high2, set1(20 << 8)),
-          _mm512_add_epi64(d.low1, _mm512_slli_epi64(d.high0, 8)),
-          _mm512_add_epi64(d.low2, _mm512_slli_epi64(d.high1, 8))};
-}
-
-// Limbs < 2^60 in; out v0 < 2^44 + 2^21, v1 < 2^44, v2 < 2^42, the same number mod p.
-INLINE Limbs carry(Limbs d) {
-  const Vector mask44 = set1(kMask44);
-  d.v1 = _mm512_add_epi64(d.v1, _mm512_srli_epi64(d.v0, 44)), d.v0 = _mm512_and_si512(d.v0, mask44);
-  d.v2 = _mm512_add_epi64(d.v2, _mm512_srli_epi64(d.v1, 44)), d.v1 = _mm512_and_si512(d.v1, mask44);
-  d.v0 = _mm512_madd52lo_epu64(d.v0, _mm512_srli_epi64(d.v2, 42), set1(5)),
-  d.v2 = _mm512_and_si512(d.v2, set1(kMask42));
-  return d;
-}
-
-INLINE Limbs multiply(const Limbs& a, const Factor& b) {
-  Product d = nothing();
-  multiply_add(d, a, b);
-  return carry(fold(d));
-}
-
-INLINE Limbs split(Vector low, Vector high) {  // 128 bits into limbs, v2 < 2^40
-  const Vector mask44 = set1(kMask44);
-  const Vector middle = _mm512_or_si512(_mm512_srli_epi64(low, 44), _mm512_slli_epi64(high, 20));
-  return {_mm512_and_si512(low, mask44), _mm512_and_si512(middle, mask44), _mm512_srli_epi64(high, 24)};
-}
-
-INLINE Limbs add(const Limbs& a, const Limbs& b) {
-  return {_mm512_add_epi64(a.v0, b.v0), _mm512_add_epi64(a.v1, b.v1), _mm512_add_epi64(a.v2, b.v2)};
-}
-
-INLINE Limbs load_limbs(const u64 (&from)[3][kMaxGroup], u32 first) {
-  return {load(&from[0][first]), load(&from[1][first]), load(&from[2][first])};
-}
-INLINE void store_limbs(u64 (&to)[3][kMaxGroup], u32 first, const Limbs& x) {
-  store(&to[0][first], x.v0), store(&to[1][first], x.v1), store(&to[2][first], x.v2);
-}
-
-// The powers of packets [first, first + 8).
-INLINE Limbs clamped_r(const Group& group, u32 first) {  // RFC 8439 §2.5
-  return split(_mm512_and_si512(load(&group.one_time[0][first]), set1(kClampLow)),
-               _mm512_and_si512(load(&group.one_time[1][first]), set1(kClampHigh)));
-}
-
-INLINE void powers_of_eight(Group& group, u32 first, bool eighth) {
-  group.powers = true;
-  const Limbs r = clamped_r(group, first);
-  const Factor by_r = factor(r);
-  const Limbs r2 = multiply(r, by_r), r3 = multiply(r2, by_r), r4 = multiply(r2, factor(r2));
-  store_limbs(group.power[kR1], first, r);
-  store_limbs(group.power[kR2], first, r2);
-  store_limbs(group.power[kR3], first, r3);
-  store_limbs(group.power[kR4], first, r4);
-  if (eighth) store_limbs(group.power[kR8], first, multiply(r4, factor(r4)));
-}
-
-// What Poly1305 reads: the ciphertext, aligned at its end. Row i of `rows` holds octets [64 i - shift, 64 i - shift +
-// 64).
-struct Message {
-  const u8* text;
-  u32 length;
-  u32 shift;  // a multiple of 16
-};
-INLINE u32 poly_blocks(u32 length) { return (length + 15) / 16 + 1; }
-INLINE u32 poly_rows(u32 length) { return (poly_blocks(length) + 3) / 4; }
-INLINE Message message(const u8* text, u32 length, u32 rows) {
-  return {text, length, 64 * rows - 16 * poly_blocks(length)};
-}
-INLINE const u8* row_at(const Message& m, u32 i) {  // may begin before the text: only octets that exist are loaded
-  return reinterpret_cast<const u8*>(reinterpret_cast<std::uintptr_t>(m.text) + u64{i} * 64 - m.shift);
-}
-// Which octets of row i there are.
-INLINE __mmask64 row_octets(const Message& m, u32 i) {
-  const u32 before = m.shift > 64 * i ? m.shift - 64 * i : 0;
-  const u32 until = m.length + m.shift > 64 * i ? m.length + m.shift - 64 * i : 0;
-  return first_octets(until) & ~first_octets(before);
-}
-// Any row, with zeros before the beginning and behind the end.
-INLINE Vector edge_row(const Message& m, u32 i) { return _mm512_maskz_loadu_epi8(row_octets(m, i), row_at(m, i)); }
-// The blocks of row i that exist, as bits 0-3.
-INLINE u32 row_blocks(const Message& m, u32 i) {
-  const u32 missing = m.shift > 64 * i ? (m.shift - 64 * i) / 16 : 0;
-  return missing >= 4 ? 0 : 0xfu & (0xfu << missing);
-}
-
-// --- tags ---
-
-// h mod p, plus s mod 2^128, of packets [first, first + 8).
-INLINE void tags_of_eight(Group& group, u32 first, const Limbs& sum) {
-  const Vector mask44 = set1(kMask44), mask42 = set1(kMask42);
-  Limbs h = carry(sum);
-  // A second round: v0 < 2^44 + 2^21 may carry one, up to v2 = 2^42. Then h - 2^130 < 2^21, and 5 in its place ends it.
-  h.v1 = _mm512_add_epi64(h.v1, _mm512_srli_epi64(h.v0, 44)), h.v0 = _mm512_and_si512(h.v0, mask44);
-  h.v2 = _mm512_add_epi64(h.v2, _mm512_srli_epi64(h.v1, 44)), h.v1 = _mm512_and_si512(h.v1, mask44);
-  h.v0 = _mm512_madd52lo_epu64(h.v0, _mm512_srli_epi64(h.v2, 42), set1(5)), h.v2 = _mm512_and_si512(h.v2, mask42);
-  // Now h < 2^130. h >= p = 2^130 - 5 exactly if h + 5 reaches 2^130; then h + 5 - 2^130 is the result.
-  Limbs g = h;
-  g.v0 = _mm512_add_epi64(g.v0, set1(5));
-  g.v1 = _mm512_add_epi64(g.v1, _mm512_srli_epi64(g.v0, 44)), g.v0 = _mm512_and_si512(g.v0, mask44);
-  g.v2 = _mm512_add_epi64(g.v2, _mm512_srli_epi64(g.v1, 44)), g.v1 = _mm512_and_si512(g.v1, mask44);
-  const __mmask8 reaches = _mm512_cmpgt_epu64_mask(g.v2, mask42);
-  h.v0 = _mm512_mask_mov_epi64(h.v0, reaches, g.v0);
-  h.v1 = _mm512_mask_mov_epi64(h.v1, reaches, g.v1);
-  h.v2 = _mm512_mask_mov_epi64(h.v2, reaches, g.v2);  // bit 42 and above leave below
-  const Vector low = _mm512_or_si512(h.v0, _mm512_slli_epi64(h.v1, 44));
-  const Vector high = _mm512_or_si512(_mm512_srli_epi64(h.v1, 20), _mm512_slli_epi64(h.v2, 24));
-  const Vector tag_low = _mm512_add_epi64(low, load(&group.one_time[2][first]));
-  const Vector sum_high = _mm512_add_epi64(high, load(&group.one_time[3][first]));
-  const __mmask8 carried = _mm512_cmplt_epu64_mask(tag_low, low);
-  store(&group.tag[0][first], tag_low);
-  store(&group.tag[1][first], _mm512_mask_add_epi64(sum_high, carried, sum_high, set1(1)));
-}
 
 // --- Poly1305 across eight packets ---
 
@@ -194,6 +42,75 @@ INLINE void transpose_last_blocks(const Message m[8], u32 i, Vector& low, Vector
   const Vector even = four(0), odd = four(1);
   low = _mm512_unpacklo_epi64(even, odd);
   high = _mm512_unpackhi_epi64(even, odd);
+}
+
+// --- Poly1305 across packets of one length, short ---
+
+// Columns of eight packets from where the cipher's lanes wrote their rows; the last row may be shorter.
+template <bool sealing>
+INLINE void columns_of_eight(const Group& group, u32 first, u32 length, Vector* column) {
+  const u32 end = first + 8 < group.count ? first + 8 : group.count;
+  const u8* text[8];
+  for (u32 k = 0; k < 8; ++k) {
+    const Packet& packet = group.packet[first + k < end ? first + k : end - 1];
+    text[k] = sealing ? packet.out : packet.text;
+  }
+  Vector row[8];
+  u32 at = 0;
+  for (; at + 64 <= length; at += 64) {
+    for (int k = 0; k < 8; ++k) row[k] = load(text[k] + at);
+    transpose_rows(row, column + at / 8);
+  }
+  if (at < length) {
+    const __mmask64 octets = first_octets(length - at);
+    for (int k = 0; k < 8; ++k) row[k] = _mm512_maskz_loadu_epi8(octets, text[k] + at);
+    transpose_rows(row, column + at / 8);
+  }
+  const u32 last = 2 * (poly_blocks(length) - 1);
+  column[last] = _mm512_setzero_si512();
+  column[last + 1] = set1(length);  // RFC 8439 §2.8: length of the additional data (0), length of the text
+}
+
+// Horner by pairs of blocks, (h + m0) r^2 + m1 r: r^3 and r^4 would cost short packets more than they save. Two eights
+// beside each other, because one waits for its own h most of the time.
+template <bool sealing, int eights>
+NOINLINE void poly_alike(Group& group, u32 first) {
+  const u32 length = group.packet[first].length, blocks = poly_blocks(length);
+  Factor by_r[eights], by_r2[eights];
+  Limbs h[eights];
+  Product d[eights];
+  const auto block = [&](int e, u32 b) {
+    Limbs limbs = split(group.text[e][2 * b], group.text[e][2 * b + 1]);
+    limbs.v2 = _mm512_or_si512(limbs.v2, set1(kHighBit));
+    return limbs;
+  };
+  for (int e = 0; e < eights; ++e)
+    columns_of_eight<sealing>(group, first + 8 * static_cast<u32>(e), length, group.text[e]);
+  for (int e = 0; e < eights; ++e) {
+    const Limbs r = clamped_r(group, first + 8 * static_cast<u32>(e));
+    by_r[e] = factor(r);
+    by_r2[e] = factor(multiply(r, by_r[e]));
+  }
+  u32 i = blocks & 1;
+  for (int e = 0; e < eights; ++e) {
+    d[e] = nothing();
+    if (i == 0) {
+      multiply_add(d[e], block(e, 0), by_r2[e]);
+      multiply_add(d[e], block(e, 1), by_r[e]);
+    } else {
+      multiply_add(d[e], block(e, 0), by_r[e]);
+    }
+    h[e] = fold(d[e]);
+  }
+  for (i = i == 0 ? 2 : 1; i < blocks; i += 2) {
+    for (int e = 0; e < eights; ++e) {
+      d[e] = nothing();
+      multiply_add(d[e], block(e, i + 1), by_r[e]);
+      multiply_add(d[e], add(carry(h[e]), block(e, i)), by_r2[e]);
+      h[e] = fold(d[e]);
+    }
+  }
+  for (int e = 0; e < eights; ++e) tags_of_eight(group, first + 8 * static_cast<u32>(e), h[e]);
 }
 
 // Tags of packets [first, first + 8); those beyond the group's count repeat its last, and nobody reads their tags.
@@ -450,8 +367,9 @@ INLINE void tag_of_one(Group& group, u32 p) {
   group.tag[0][p] = low, group.tag[1][p] = high;
 }
 
-// Tags of packets [first, end), at most eight, or a pair of long ones. Sorted: the longest is the last. Across pays the
-// longest for all eight; strands pay a fixed price a pair; one at a time is for one, and for two that differ much.
+// Tags of packets [first, end), at most eight, or sixteen short ones of one length, or a pair of long ones. Sorted: the
+// longest is the last. Across pays the longest for all eight; strands pay a fixed price a pair; one at a time is for
+// one, and for two that differ much.
 template <bool sealing>
 INLINE void poly1305(Group& group, u32 first, u32 end) {
   const u32 shortest = group.packet[first].length, longest = group.packet[end - 1].length;
@@ -461,6 +379,8 @@ INLINE void poly1305(Group& group, u32 first, u32 end) {
     return;
   }
   const bool across = end - first >= kAcrossAtLeast && longest - shortest < 64 && longest <= kAcrossLongest;
+  if (across && longest == shortest && longest <= kAlikeLongest)
+    return end - first > 8 ? poly_alike<sealing, 2>(group, first) : poly_alike<sealing, 1>(group, first);
   if (across) return poly_across<sealing>(group, first);
   if (first == column) {
     const u32 last = column + 8 < group.count ? column + 7 : group.count - 1;
