@@ -57,6 +57,7 @@
 #endif
 #include "dataplane/aead/aead_kernels.h"
 #include "dataplane/aead/avx512/chacha20.h"
+#include "dataplane/aead/avx512/columns.h"
 #include "dataplane/aead/avx512/describe.h"
 #include "dataplane/aead/avx512/group.h"
 #include "dataplane/aead/avx512/one_time_keys.h"
@@ -131,6 +132,11 @@ INLINE u32 columns_of(const Group& group) {
     least = whole < least ? whole : least;
   }
   return least;
+}
+
+// Or whether they all have a first block, if not a whole one, and are so short that their cipher is not worth cutting up.
+INLINE bool have_first_blocks(const Group& group) {
+  return group.count == kMaxGroup && group.packet[0].blocks != 0 && group.packet[kMaxGroup - 1].blocks <= kColumnsMost;
 }
 
 // The packets whose tags are computed next: eight columns, sixteen short ones, or a pair of long ones.
@@ -264,17 +270,19 @@ INLINE void seal_group(Group& group) {
   Position at;
   begin_collecting(group);
   look_ahead(group, group.count);
-  if (const u32 columns = columns_of(group); columns != 0) {
+  const u32 columns = columns_of(group);
+  if (columns != 0 || have_first_blocks(group)) {
     transpose_keys(group, 0);
     transpose_keys(group, kLanes);
     begin_columns(group);
+    if (columns == 0) some_not_whole(group);
     one_time_keys_and_first_columns(group);
-    cipher_columns(group, 2, columns + 1);
-    at.block = at.begin = columns + 1;
+    at.block = at.begin = columns > 1 ? columns + 1 : 2;
+    cipher_columns(group, 2, at.begin);
   } else {
     one_time_keys<true>(group, at);
-    set_apart(group, at);
   }
+  if (columns == 0) set_apart(group, at);
   if (group.packet[group.count - 1].blocks < at.begin) at.packet = group.count;  // nothing is left
   RunLeft run;
   for (u32 first = 0, end; first < group.count; first = end) {
@@ -321,7 +329,7 @@ INLINE void open_group(Group& group) {
   u32 waiting = 0;
   begin_collecting(group);
   look_ahead(group, group.count);
-  const u32 columns = at.packet == 0 && at.block == 1 ? columns_of(group) : 0;
+  const u32 whole = columns_of(group), columns = whole == 0 && have_first_blocks(group) ? 1 : whole;
   if (columns == 0) set_apart(group, at);
   RunLeft run;
   bool all = true;
@@ -340,6 +348,7 @@ INLINE void open_group(Group& group) {
       if (end < group.count) continue;
       if (all) {
         begin_columns(group);
+        if (whole == 0) some_not_whole(group);
         cipher_columns(group, 1, columns + 1);
         at.block = at.begin = columns + 1;
       }

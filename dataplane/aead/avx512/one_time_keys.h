@@ -1,6 +1,6 @@
 // one_time_keys.h: a group's keys by column, and block 0 of its packets: Poly1305's r and s.
 #pragma once
-#include "dataplane/aead/avx512/chacha20.h"
+#include "dataplane/aead/avx512/columns.h"
 
 namespace wireplane {
 namespace {  // of the one kernel file that includes this
@@ -14,14 +14,9 @@ INLINE void keep_one_time_keys(Group& group, u32 first, const Vector* x) {
     store(&group.one_time[i][first + 8], _mm512_permutex2var_epi64(a, high, b));
   }
 }
-INLINE void lanes_of_block_zero(Lanes& lanes, u32 first) {
-  store(lanes.packet, _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
-                                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)));
-  store(lanes.block, _mm512_setzero_si512());
-}
 NOINLINE void one_time_keys_of_sixteen(Group& group) {
   Lanes& lanes = group.columns_left;
-  lanes_of_block_zero(lanes, 0);
+  lanes_of_packets(lanes, 0, 0);
   Vector x[16];
   chacha20_vertical(group, lanes, x);
   keep_one_time_keys(group, 0, x);
@@ -47,6 +42,7 @@ NOINLINE void one_time_keys_and_first_columns(Group& group) {
     const u32* const columns = group.columns.word[0] + i * kLanes;
     chacha20_of_lanes({columns, columns, kNumbers}, *half[i], *half[1 - i], 0, group.late_stream, {nullptr, 0},
                       nullptr);
+    if (half[i]->full != 0xffff) cipher_edges(group, *half[i], i * kLanes);
     keep_one_time_keys(group, i * kLanes, group.late_stream.word);
   }
 }
