@@ -12,10 +12,10 @@ namespace wireplane {
 namespace {
 
 // P34: zeros to the next multiple of 16, but never beyond the MTU.
-std::uint32_t padding_of(std::uint32_t length, std::uint32_t mtu) {
+std::uint8_t padding_of(std::uint32_t length, std::uint32_t mtu) {
   if (seeded_fault(34)) return 0;
   const auto padded = static_cast<std::uint32_t>((length + kPaddingMultiple - 1) / kPaddingMultiple * kPaddingMultiple);
-  return std::min(padded, std::max(mtu, length)) - length;
+  return static_cast<std::uint8_t>(std::min(padded, std::max(mtu, length)) - length);  // less than 16
 }
 
 // What a port refuses of a burst for want of room, and not for another reason: octets, by the burst's mean length.
@@ -38,6 +38,12 @@ class Refusals {
 
 }  // namespace
 
+inline bool Worker::is_for_host(const Packet& packet) const {
+  const auto& ours = settings_->host_addresses;
+  if (!ours.empty() && std::find(ours.begin(), ours.end(), destination_of(packet.data)) != ours.end()) return true;
+  return settings_->has_inner && (packet.peer == nullptr || settings_->forward == Forward::kNone);
+}
+
 // Of what peers sent, what the data plane does not forward itself goes to the host: its own addresses, what is for no
 // peer, and with Forward = none everything (its kernel and its firewall decide).
 void Worker::for_the_host(Burst& burst) {
@@ -45,11 +51,10 @@ void Worker::for_the_host(Burst& burst) {
   const bool all = settings_->has_inner && settings_->forward == Forward::kNone;  // whoever it is for: no look-up
   if (!all) find_destinations(burst, 0);
   burst.filter(context_, [this](Packet& packet) {
-    const auto& ours = settings_->host_addresses;
-    const bool is_ours =
-        !ours.empty() && std::find(ours.begin(), ours.end(), destination_of(packet.data)) != ours.end();
-    const bool not_forwarded = packet.peer == nullptr || settings_->forward == Forward::kNone;
-    if (!is_ours && !(settings_->has_inner && not_forwarded)) return Drop::kNone;
+    if (!is_for_host(packet)) {
+      prefetch_send_side(packet);
+      return Drop::kNone;
+    }
     if (inner_ == nullptr) return Drop::kNoInnerPort;
     if (inner_share_.active() && !inner_share_.take(packet.from_peer->id.slot, packet.length))
       return Drop::kOverFairShare;
@@ -60,26 +65,37 @@ void Worker::for_the_host(Burst& burst) {
   send_to_host();
 }
 
-// Whose the inner destinations are, and what the rest of the way out will touch of these peers and of their sessions.
-// From packet `first` on.
+// Whose the inner destinations are. From packet `first` on.
 void Worker::find_destinations(Burst& burst, std::size_t first) {
   const std::span<Packet> packets{burst.begin() + first, burst.end()};
-  std::uint16_t i = 0;
-  for (const Packet& packet : packets) want(i++, packet.data, destination_octets(packet.data));
-  look_up();
-  i = 0;
-  for (Packet& packet : packets) {
-    const std::uint32_t slot = slots_[i++];
+  const auto take = [&](Packet& packet, std::uint32_t slot) {
     packet.peer = slot == kNoPeer ? nullptr : &engine_.peer(PeerSlot{slot});
     __builtin_prefetch(packet.peer);
+  };
+  const bool ask_recent = recent_.useful(packets.size());
+  if (ask_recent)
+    for (const Packet& packet : packets) recent_.prefetch(packet.data);
+  std::uint16_t i = 0;
+  for (Packet& packet : packets) {
+    const auto known = ask_recent ? recent_.find(packet.data, routes_version_) : std::nullopt;
+    if (known)
+      take(packet, *known);
+    else
+      want(i, packet.data, destination_octets(packet.data));
+    ++i;
   }
-  for (const Packet& packet : packets) {
-    if (packet.peer == nullptr) continue;
-    __builtin_prefetch(packet.peer->endpoint.load(std::memory_order_relaxed));
-    const std::uint64_t word = packet.peer->sending.load(std::memory_order_relaxed);
-    if (!SendingWord::has_session(word)) continue;
-    __builtin_prefetch(&engine_.sessions().at(SendingWord::slot(word)).sent, 1);
-  }
+  look_up([&](std::uint16_t wanted, std::uint32_t slot) {
+    take(packets[wanted], slot);
+    if (ask_recent) recent_.remember(packets[wanted].data, routes_version_, slot);
+  });
+}
+
+// What the rest of the way out will touch of its peer and of the session that sends for it.
+inline void Worker::prefetch_send_side(const Packet& packet) const {
+  if (packet.peer == nullptr) return;
+  __builtin_prefetch(packet.peer->endpoint.load(std::memory_order_relaxed));
+  const std::uint64_t word = packet.peer->sending.load(std::memory_order_relaxed);
+  if (SendingWord::has_session(word)) __builtin_prefetch(&engine_.sessions().at(SendingWord::slot(word)).sent, 1);
 }
 
 void Worker::send_to_host() {
@@ -109,25 +125,25 @@ void Worker::join_from_host(Burst& burst) {
     return length == 0 ? Drop::kInnerMalformed : Drop::kNone;
   });
   find_destinations(burst, first);
+  for (const Packet& packet : std::span<Packet>{burst.begin() + first, burst.end()}) prefetch_send_side(packet);
 }
 
 void Worker::route(Burst& burst) {
   if (burst.empty()) return;
   worked_ = true;
   burst.filter(context_, [&](Packet& packet) {
-    return packet.from_peer != nullptr ? route_relayed(packet) : route_from_host(packet);
-  });
-  burst.filter(context_, [&](Packet& packet) {  // ICMP errors about the host's packets go back to it
-    if (!packet.to_host) return Drop::kNone;
-    host_.add(packet);
-    packet.buffer = nullptr;
-    return Drop::kNone;
+    const Drop verdict = packet.from_peer != nullptr ? route_relayed(packet) : route_from_host(packet);
+    if (packet.to_host) [[unlikely]] {  // an ICMP error about the host's packet goes back to it
+      host_.add(packet);
+      packet.buffer = nullptr;
+    }
+    return verdict;
   });
   send_to_host();
 }
 
 // From one peer to another, as a router does it (RFC 1812 §5.2, RFC 8200).
-Drop Worker::route_relayed(Packet& packet) {
+inline Drop Worker::route_relayed(Packet& packet) {
   std::uint8_t* ip = packet.data;
   if (is_martian_source(ip)) return Drop::kMartian;
   if (is_local_destination(ip)) return Drop::kMulticast;
@@ -145,7 +161,7 @@ Drop Worker::route_relayed(Packet& packet) {
   return Drop::kNone;
 }
 
-bool Worker::may_forward(const PeerState& from, const PeerState& to) const {
+inline bool Worker::may_forward(const PeerState& from, const PeerState& to) const {
   if (settings_->forward != Forward::kGroups) return settings_->forward == Forward::kAll;
   const std::uint32_t group = from.group.load(std::memory_order_relaxed);
   return group != 0 && group == to.group.load(std::memory_order_relaxed);
@@ -164,7 +180,7 @@ Drop Worker::route_from_host(Packet& packet) {
 
 // Whose packets give way when the outer port is full: those of the peers that send most; of the host's, those to the
 // peers it sends most to.
-bool Worker::within_share(const Packet& packet) {
+inline bool Worker::within_share(const Packet& packet) {
   if (!outer_share_.active()) [[likely]]
     return true;
   const PeerState& payer = packet.from_peer != nullptr ? *packet.from_peer : *packet.peer;
@@ -237,7 +253,7 @@ void Worker::choose_sessions(Burst& burst) {
 
 // The session that sends for this peer, or null; asks for a handshake where there is none, or the key is due (wg §6.2,
 // P44, P45).
-Session* Worker::sending_session(PeerState& peer) {
+inline Session* Worker::sending_session(PeerState& peer) {
   const std::uint64_t word = peer.sending.load(std::memory_order_acquire);  // S2 pairs with S1
   if (!SendingWord::has_session(word)) {
     want_handshake(peer);
@@ -246,12 +262,13 @@ Session* Worker::sending_session(PeerState& peer) {
   Session& session = engine_.sessions().at(SendingWord::slot(word));
   const Duration age = session.sent.age(now_);
   const std::uint64_t counter = session.sent.counter.load(std::memory_order_relaxed);
+  if (age < kRekeyAfterTime && counter < kRekeyAfterMessages) [[likely]]
+    return &session;
   if ((age >= kRejectAfterTime && !seeded_fault(45)) || (counter >= kRejectAfterMessages && !seeded_fault(33))) {
     want_handshake(peer);
     return nullptr;
   }
-  if (counter >= kRekeyAfterMessages || (age >= kRekeyAfterTime && (session.sent.initiator || seeded_fault(44))))
-    want_handshake(peer);
+  if (counter >= kRekeyAfterMessages || session.sent.initiator || seeded_fault(44)) want_handshake(peer);
   return &session;
 }
 
@@ -300,6 +317,12 @@ void Worker::transmit(Burst& burst) {
   send_out(burst);
 }
 
+// Decides a packet's padding. Returns the octets of the datagram that it becomes.
+inline std::uint32_t Worker::pad(Packet& packet) const {
+  packet.padding = padding_of(packet.length, settings_->mtu);
+  return packet.length + packet.padding + static_cast<std::uint32_t>(kDataOverhead);
+}
+
 // Numbers are drawn last, after every check. Within a session they follow the packets' order (P41).
 void Worker::number(Burst& burst) {
   if (engine_.workers() > 1) return number_in_groups(burst);
@@ -308,7 +331,7 @@ void Worker::number(Burst& burst) {
     __builtin_prefetch(packet.peer);
   };
   burst.filter(context_, prefetch, [this](Packet& packet) {
-    const auto [number, granted] = draw_alone(packet.session->sent, 1, octets_of(packet));
+    const auto [number, granted] = draw_alone(packet.session->sent, 1, pad(packet));
     if (granted == 0) return Drop::kExpired;
     packet.counter = seeded_fault(31) ? number & UINT32_MAX : number;
     packet.peer->note_sent(stamp_, !packet.keepalive);
@@ -333,7 +356,7 @@ void Worker::number_in_groups(Burst& burst) {
     }
     Group& group = groups_[group_at_[place] - 1u];
     packet.counter = group.count++;
-    group.octets += octets_of(packet);
+    group.octets += pad(packet);
     group.data = group.data || !packet.keepalive;
     group_of_packet_[i++] = static_cast<std::uint16_t>(group_at_[place] - 1u);
   }
@@ -352,14 +375,8 @@ void Worker::number_in_groups(Burst& burst) {
   });
 }
 
-// The datagram that an inner packet becomes.
-std::uint32_t Worker::octets_of(const Packet& packet) const {
-  return packet.length + padding_of(packet.length, settings_->mtu) + static_cast<std::uint32_t>(kDataOverhead);
-}
-
 std::size_t Worker::prepare_seal(Burst& burst, SealJob* jobs) {
   for (Packet& packet : burst) {
-    const std::uint32_t padding = padding_of(packet.length, settings_->mtu);
     std::uint8_t* const text = packet.data;
     std::uint8_t* const header = text - kDataHeaderSize;
     store_le(header, static_cast<std::uint32_t>(MessageType::kData));
@@ -372,10 +389,10 @@ std::size_t Worker::prepare_seal(Burst& burst, SealJob* jobs) {
                .body_length = packet.length,
                .body = text,
                .destination = text,
-               .padding = padding};
+               .padding = packet.padding};
     packet.tos = packet.keepalive ? std::uint8_t{0} : outer_ds_for(text);  // before it is ciphertext
     packet.data = header;
-    packet.length += padding + static_cast<std::uint32_t>(kDataOverhead);
+    packet.length += packet.padding + static_cast<std::uint32_t>(kDataOverhead);
     WG_DCHECK(packet.headroom() <= packet.buffer->size && packet.length <= packet.buffer->size - packet.headroom());
   }
   return burst.size();

@@ -29,6 +29,10 @@ Drop check_length(std::uint32_t type, std::uint32_t length) {
   return Drop::kUnknownType;
 }
 
+ReceiverIndex receiver_of(const Packet& packet) {
+  return ReceiverIndex{load_le<std::uint32_t>(packet.data + kReceiverAt)};
+}
+
 // P33, P45: neither a session's age nor its numbers may pass the limit.
 bool expired(Duration age, std::uint64_t counter) {
   if (age >= kRejectAfterTime && !seeded_fault(45)) return true;
@@ -57,7 +61,10 @@ void Worker::classify(Burst& burst) {
   std::uint64_t datagrams = 0, octets = 0;
   const auto prefetch = [](const Packet& packet) { __builtin_prefetch(packet.data); };
   burst.filter(context_, prefetch, [&](Packet& packet) {
-    if (packet.session != nullptr) return Drop::kNone;  // handed over: counted and classified by the worker it came to
+    if (packet.session != nullptr) {  // handed over: counted and classified by the worker it came to
+      link_.sessions.prefetch(receiver_of(packet));
+      return Drop::kNone;
+    }
     ++datagrams;
     octets += packet.length;
     if (packet.length < sizeof(std::uint32_t)) return Drop::kBadLength;
@@ -65,6 +72,7 @@ void Worker::classify(Burst& burst) {
     if (const Drop drop = check_length(type, packet.length); drop != Drop::kNone) return drop;
     if (static_cast<MessageType>(type) != MessageType::kData) return give_to_control(packet);
     packet.counter = load_le<std::uint64_t>(packet.data + kCounterAt);
+    link_.sessions.prefetch(receiver_of(packet));
     return Drop::kNone;
   });
   link_.counters.outer_in.add(datagrams);
@@ -85,10 +93,8 @@ Drop Worker::give_to_control(Packet& packet) {
 }
 
 void Worker::find_sessions(Burst& burst) {
-  for (const Packet& packet : burst)
-    link_.sessions.prefetch(ReceiverIndex{load_le<std::uint32_t>(packet.data + kReceiverAt)});
   burst.filter(context_, [&](Packet& packet) {
-    const ReceiverIndex index{load_le<std::uint32_t>(packet.data + kReceiverAt)};
+    const ReceiverIndex index = receiver_of(packet);
     if (const unsigned owner = engine_.owner(index); owner != number_) return hand_over(packet, owner);
     const std::uint32_t found = link_.sessions.find(index);  // all 32 bits were compared
     if (found == 0) return Drop::kUnknownIndex;
@@ -107,7 +113,7 @@ void Worker::find_sessions(Burst& burst) {
 }
 
 // What accept() will want.
-void Worker::prefetch_receive_side(const Packet& packet) {
+inline void Worker::prefetch_receive_side(const Packet& packet) {
   __builtin_prefetch(&packet.session->received, 1);
   packet.session->received.window.prefetch(Counter{packet.counter});
   __builtin_prefetch(packet.from_peer);
@@ -176,35 +182,17 @@ void Worker::check_sources(Burst& burst) {
     if (!packet.source_is_known) want(i, packet.data, source_octets(packet.data));
     ++i;
   }
-  look_up();
-  i = 0;
-  burst.filter(context_, [&](Packet& packet) {
-    const std::uint32_t slot = slots_[i++];
-    if (packet.source_is_known) return Drop::kNone;
-    if (slot != packet.from_peer->id.slot.raw() && !seeded_fault(36)) return Drop::kSourceNotAllowed;
-    remember_source(packet.session->received, packet.data, routes_version_);
-    return Drop::kNone;
+  look_up([&](std::uint16_t packet, std::uint32_t slot) {
+    burst[packet].source_is_known = slot == burst[packet].from_peer->id.slot.raw() || seeded_fault(36);
+    if (burst[packet].source_is_known)
+      remember_source(burst[packet].session->received, burst[packet].data, routes_version_);
   });
-}
-
-// In the next look_up(), slots_[i] becomes the peer to whom this inner address belongs, or kNoPeer.
-void Worker::want(std::uint16_t i, const std::uint8_t* ip, const std::uint8_t* address) {
-  Lookups& family = is_ipv4(ip) ? v4_ : v6_;
-  family.addresses[family.count] = address;
-  family.packet[family.count++] = i;
-}
-
-void Worker::look_up() {
-  if (v4_.count != 0) engine_.routes().lookup_v4(v4_.addresses.data(), v4_.count, v4_.slots.data());
-  if (v6_.count != 0) engine_.routes().lookup_v6(v6_.addresses.data(), v6_.count, v6_.slots.data());
-  for (Lookups* family : {&v4_, &v6_}) {
-    for (std::size_t k = 0; k < family->count; ++k) slots_[family->packet[k]] = family->slots[k];
-    family->count = 0;
-  }
+  burst.filter(context_,
+               [](const Packet& packet) { return packet.source_is_known ? Drop::kNone : Drop::kSourceNotAllowed; });
 }
 
 // From here on the packet is authentic: its sender has the session's key.
-Drop Worker::accept_one(Packet& packet) {
+inline Drop Worker::accept_one(Packet& packet) {
   Session& session = *packet.session;
   PeerState& peer = *packet.from_peer;
   if (!session.received.window.accept(Counter{packet.counter})) return Drop::kReplayed;
@@ -294,8 +282,7 @@ void Worker::forget_moves() {
   }
 }
 
-// Where to send to a peer; null: nobody knows. Valid until the step ends.
-const Endpoint* Worker::endpoint_of(const PeerState& peer) const {
+const Endpoint* Worker::moved_endpoint_of(const PeerState& peer) const {
   for (std::size_t i = 0; i < moves_count_; ++i)
     if (moves_[i].peer == peer.id) return &moves_[i].to;
   return peer.endpoint.load(std::memory_order_acquire);
@@ -310,7 +297,7 @@ void Worker::ask_late(Session& session, PeerState& peer) {
 }
 
 // P35: a whole IP packet and nothing else.
-Drop Worker::admit(Packet& packet) {
+inline Drop Worker::admit(Packet& packet) {
   const std::size_t length = inner_length(packet.data, packet.length);
   if (length == 0) return Drop::kInnerMalformed;
   packet.length = static_cast<std::uint32_t>(length);

@@ -39,6 +39,7 @@ struct Packet {
   Endpoint from{};          // receiving: where the datagram came from and to
   bool key_is_old{};        // received with a session that ends soon (P44)
   bool source_is_known{};   // the inner source needs no look-up (P36)
+  std::uint8_t padding{};   // sending: zeros behind the inner packet (P34)
 
   [[nodiscard]] std::span<std::uint8_t> octets() const { return {data, length}; }
   [[nodiscard]] std::size_t headroom() const { return static_cast<std::size_t>(data - buffer->memory); }
@@ -141,33 +142,30 @@ class Burst {
   // Runs `stage` over all packets in order; keeps those for which it returns Drop::kNone, drops the others, counted.
   // A stage that has moved a packet elsewhere sets its buffer to null and returns kNone: it leaves without a count.
   template <class Stage>
-  void filter(WorkerContext& context, Stage stage) {
-    std::size_t kept = 0;
-    for (std::size_t i = 0; i < count_; ++i) {
-      Packet& packet = packets_[i];
-      const Drop verdict = stage(packet);
-      if (verdict != Drop::kNone) {
-        context.drop(packet, verdict);
-        continue;
-      }
-      if (packet.buffer == nullptr) continue;
-      if (kept != i) packets_[kept] = packet;
-      ++kept;
-    }
-    count_ = kept;
+  [[gnu::always_inline]] void filter(WorkerContext& context, Stage stage) {
+    filter(
+        context, [](const Packet&) {}, stage);
   }
   // The same, for a stage that touches memory beyond the nearest cache: `prefetch` sees each packet some packets before
-  // the stage does.
+  // the stage does (and the last one more than once).
   template <class Prefetch, class Stage>
-  void filter(WorkerContext& context, Prefetch prefetch, Stage stage) {
-    constexpr std::size_t kAhead = 8;
-    const std::size_t count = count_;
-    for (std::size_t i = 0; i < std::min(kAhead, count); ++i) prefetch(packets_[i]);
-    std::size_t next = kAhead;
-    filter(context, [&](Packet& packet) {
-      if (next < count) prefetch(packets_[next++]);
-      return stage(packet);
-    });
+  [[gnu::always_inline]] void filter(WorkerContext& context, Prefetch prefetch, Stage stage) {
+    constexpr std::ptrdiff_t kAhead = 8;
+    if (count_ == 0) return;
+    Packet *const last = end() - 1, *kept = begin();
+    for (Packet* ahead = begin(); ahead <= last && ahead < begin() + kAhead; ++ahead) prefetch(*ahead);
+    for (Packet* packet = begin(); packet <= last; ++packet) {
+      prefetch(*std::min(packet + kAhead, last));
+      const Drop verdict = stage(*packet);
+      if (verdict != Drop::kNone) [[unlikely]] {
+        context.drop(*packet, verdict);
+        continue;
+      }
+      if (packet->buffer == nullptr) continue;
+      if (kept != packet) *kept = *packet;
+      ++kept;
+    }
+    count_ = static_cast<std::size_t>(kept - begin());
   }
 
  private:

@@ -11,14 +11,17 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "dataplane/engine.h"
 #include "dataplane/fair_share.h"
 #include "dataplane/port.h"
+#include "dataplane/route/recent_destinations.h"
 #include "dataplane/session/numbers.h"
 #include "dataplane/staging.h"
 #include "dataplane/wire/icmp.h"
+#include "dataplane/wire/inner_ip.h"
 
 namespace wireplane {
 
@@ -75,18 +78,27 @@ class Worker {
   Drop accept_one(Packet& packet);
   void check_sources(Burst& burst);
   void want(std::uint16_t i, const std::uint8_t* ip, const std::uint8_t* address);
-  void look_up();
+  template <class Take>
+  void look_up(Take take);
   void confirm(Session& session, PeerState& peer);
   void follow(Session& session, PeerState& peer, const Packet& packet, std::uint32_t version);
   void remember_move(const Session& session, PeerState& peer, const Packet& packet, std::uint32_t version);
   void forget_moves();
-  [[nodiscard]] const Endpoint* endpoint_of(const PeerState& peer) const;
+  // Where to send to a peer; null: nobody knows. Valid until the step ends.
+  [[nodiscard]] const Endpoint* endpoint_of(const PeerState& peer) const {
+    if (moves_count_ != 0) [[unlikely]]
+      return moved_endpoint_of(peer);
+    return peer.endpoint.load(std::memory_order_acquire);
+  }
+  [[nodiscard]] const Endpoint* moved_endpoint_of(const PeerState& peer) const;
   void ask_late(Session& session, PeerState& peer);
   Drop admit(Packet& packet);
 
   // egress.cpp
+  [[nodiscard]] bool is_for_host(const Packet& packet) const;
   void for_the_host(Burst& burst);
   void find_destinations(Burst& burst, std::size_t first);
+  void prefetch_send_side(const Packet& packet) const;
   void join_from_host(Burst& burst);
   void send_to_host();
   void route(Burst& burst);
@@ -102,7 +114,7 @@ class Worker {
   void send_keepalive(PeerState& peer);
   void number(Burst& burst);
   void number_in_groups(Burst& burst);
-  [[nodiscard]] std::uint32_t octets_of(const Packet& packet) const;
+  std::uint32_t pad(Packet& packet) const;
   void transmit(Burst& burst);  // number, seal, send
   std::size_t prepare_seal(Burst& burst, SealJob* jobs);
   void send_out(Burst& burst);
@@ -180,8 +192,8 @@ class Worker {
     std::array<std::uint16_t, kBurst> packet;
   };
   Lookups v4_, v6_;
-  std::array<std::uint32_t, kBurst> slots_;  // of packet i, or kNoPeer
-  std::uint32_t routes_version_ = 0;         // of the step's look-ups of sources
+  std::uint32_t routes_version_ = 0;  // read before any of the step's look-ups
+  RecentDestinations recent_;
 
   // One call of the AEAD: a job a packet. One group a session: its packets' numbers are taken at once.
   struct Group {
@@ -199,5 +211,23 @@ class Worker {
   std::array<std::uint16_t, kGroupPlaces> group_at_;  // hash of session slot -> group + 1
   std::array<std::uint16_t, kBurst> group_of_packet_;
 };
+
+// The next look_up() says to whom this inner address, of packet `i`, belongs.
+inline void Worker::want(std::uint16_t i, const std::uint8_t* ip, const std::uint8_t* address) {
+  Lookups& family = is_ipv4(ip) ? v4_ : v6_;
+  family.addresses[family.count] = address;
+  family.packet[family.count++] = i;
+}
+
+// `take` is told each packet's number and its peer's slot, or kNoPeer.
+template <class Take>
+void Worker::look_up(Take take) {
+  if (v4_.count != 0) engine_.routes().lookup_v4(v4_.addresses.data(), v4_.count, v4_.slots.data());
+  if (v6_.count != 0) engine_.routes().lookup_v6(v6_.addresses.data(), v6_.count, v6_.slots.data());
+  for (Lookups* family : {&v4_, &v6_}) {
+    const std::size_t count = std::exchange(family->count, 0);
+    for (std::size_t k = 0; k < count; ++k) take(family->packet[k], family->slots[k]);
+  }
+}
 
 }  // namespace wireplane

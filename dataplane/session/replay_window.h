@@ -48,6 +48,11 @@ inline bool ReplayWindow::accept(Counter counter) {
   if (next_ > 0 && number + span < next_ - 1) return false;
 
   const std::uint64_t word = number / kWordBits;
+  if (number == next_ && number % kWordBits != 0) [[likely]] {  // in order: nothing is cleared, nothing can be there
+    next_ = number + 1;
+    words_[word % kWords] |= std::uint64_t{1} << (number % kWordBits);
+    return true;
+  }
   if (number >= next_) {  // ahead: clear the words that come into the window, none older than one turn of the ring
     const std::uint64_t newest = next_ == 0 ? 0 : (next_ - 1) / kWordBits;
     const std::uint64_t entering = std::min(word - newest, kWords);

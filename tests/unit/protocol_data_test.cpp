@@ -179,6 +179,41 @@ TEST_F(Data, ASourceIsBelievedOnlyAsLongAsTheRoutesSayThatItIsThePeers) {
   EXPECT_EQ(node.drops(Drop::kSourceNotAllowed), 9u);
 }
 
+// Goal: what a worker remembers of recent destinations ends with every change of the routes, too.
+// Method: packets to the same two addresses, one a family, again and again, while they go to another peer, to nobody,
+// and come back; the two families' addresses have the same octets.
+TEST_F(Data, ADestinationIsRememberedOnlyAsLongAsTheRoutesSayWhoseItIs) {
+  Speaker b{sim, node, "198.51.100.2"};
+  peer.join(true, {"10.9.0.4/32", "a09:4::/128"});
+  b.join(true, {"10.8.0.0/24"});
+  static_cast<void>(peer.shake_and_confirm());
+  static_cast<void>(b.shake_and_confirm());
+  const auto change = [&](Speaker& of, const std::string& text, bool remove) {
+    PeerChange wish;
+    wish.public_key = of.key();
+    wish.allowed_ips.push_back({prefix(text), remove});
+    node.apply(std::move(wish));
+  };
+  const auto say = [&](const std::string& from, const std::string& to) {
+    peer.inbox.clear(), b.inbox.clear();
+    for (int i = 0; i < 3; ++i) node.send(udp_packet(from, 1, to, 2, 5));
+    sim.run_for(50ms);
+    return std::pair{peer.inbox.size(), b.inbox.size()};
+  };
+  using Pair = std::pair<std::size_t, std::size_t>;
+  EXPECT_EQ(say(node.inner_v4(), "10.9.0.4"), Pair(3, 0));
+  EXPECT_EQ(say(node.inner_v6(), "a09:4::"), Pair(3, 0));
+  change(b, "10.9.0.4/32", false);
+  EXPECT_EQ(say(node.inner_v4(), "10.9.0.4"), Pair(0, 3));
+  EXPECT_EQ(say(node.inner_v6(), "a09:4::"), Pair(3, 0));
+  change(b, "10.9.0.4/32", true);
+  change(b, "a09:4::/128", false);
+  EXPECT_EQ(say(node.inner_v4(), "10.9.0.4"), Pair(0, 0)) << "nobody's";
+  EXPECT_EQ(say(node.inner_v6(), "a09:4::"), Pair(0, 3));
+  change(peer, "10.9.0.4/32", false);
+  EXPECT_EQ(say(node.inner_v4(), "10.9.0.4"), Pair(3, 0));
+}
+
 // Goal: the endpoint follows authenticated packets, handshakes and data, across families, and nothing else.
 // Method: forged and replayed packets from elsewhere move nothing; good data and a good handshake from elsewhere do.
 // proves: P37
