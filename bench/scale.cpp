@@ -3,6 +3,7 @@
 //   scale/<case>/<octets|imix>/<workers>
 //
 //   relay         1000 peers, each worker receives what belongs to it, from any peer to any peer
+//   relay_apart   the same, but a worker's peers send to each other: no line is two workers'
 //   popular       every worker seals what the host sends to one and the same peer
 //   tunnel_open   one peer: all its datagrams arrive at worker 0; the others have nothing of their own
 //   tunnel_seal   one peer: all that is for it comes from the host at worker 0
@@ -39,11 +40,12 @@ struct Case {
   Way way;
   std::size_t peers;
   bool one_source, one_destination;  // peer 0
+  bool apart = false;                // destinations are the worker's own, as sources are
 };
 constexpr Case kCases[] = {
-    {"relay", Way::kRelay, 1000, false, false},       {"popular", Way::kSeal, 1, false, true},
-    {"tunnel_open", Way::kOpen, 1, true, false},      {"tunnel_seal", Way::kSeal, 1, false, true},
-    {"tunnel_relay", Way::kRelay, 1000, true, false},
+    {"relay", Way::kRelay, 1000, false, false},  {"relay_apart", Way::kRelay, 1000, false, false, true},
+    {"popular", Way::kSeal, 1, false, true},     {"tunnel_open", Way::kOpen, 1, true, false},
+    {"tunnel_seal", Way::kSeal, 1, false, true}, {"tunnel_relay", Way::kRelay, 1000, true, false},
 };
 bool is_tunnel(const Case& c) { return std::string_view{c.name}.starts_with("tunnel"); }
 
@@ -62,6 +64,7 @@ class Corpus {
     while (memory_.size() < kCorpusOctets) {
       const std::uint32_t from = c.one_source || own_.empty() ? 0 : own_[random() % own_.size()];
       std::uint32_t to = c.one_destination ? 0 : static_cast<std::uint32_t>(random() % c.peers);
+      if (c.apart) to = own_[random() % own_.size()];
       if (c.way == Way::kRelay && to == from) to = (to + 1) % static_cast<std::uint32_t>(c.peers);
       add(c.way, from, to, lengths[random() % lengths.size()], counters[from]);
     }
