@@ -150,12 +150,12 @@ class Burst {
   // the stage does (and the last one more than once).
   template <class Prefetch, class Stage>
   [[gnu::always_inline]] void filter(WorkerContext& context, Prefetch prefetch, Stage stage) {
-    constexpr std::ptrdiff_t kAhead = 8;
+    constexpr std::size_t kAhead = 8;
     if (count_ == 0) return;
-    Packet *const last = end() - 1, *kept = begin();
-    for (Packet* ahead = begin(); ahead <= last && ahead < begin() + kAhead; ++ahead) prefetch(*ahead);
+    Packet *const last = end() - 1, *const far = count_ > kAhead ? end() - kAhead : begin(), *kept = begin();
+    for (std::size_t i = 0; i < kAhead && i < count_; ++i) prefetch(packets_[i]);
     for (Packet* packet = begin(); packet <= last; ++packet) {
-      prefetch(*std::min(packet + kAhead, last));
+      prefetch(packet < far ? packet[kAhead] : *last);
       const Drop verdict = stage(*packet);
       if (verdict != Drop::kNone) [[unlikely]] {
         context.drop(*packet, verdict);
