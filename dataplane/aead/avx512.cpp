@@ -444,7 +444,8 @@ void poly1305_avx512_for_test(unsigned variant, const u8* one_time, const u8* te
     group.packet[p].length = length;
     for (u32 i = 0; i < 4; ++i) group.one_time[i][p] = p == kLast ? key[i] : 0x0123456789abcdef * (p + i + 1);
   }
-  if (variant > 3 && length > kAlikeLongest) variant = 3;
+  if (variant == 5 && length > kSixteenLongest) variant = 4;
+  if (variant == 4 && length > kAlikeLongest) variant = 3;
   if (variant == 2) powers_of_eight(group, 8, true);
   if (variant == 0) poly_scalar<false>(group, kLast);
   if (variant == 1) poly_solo<false>(group, kLast);

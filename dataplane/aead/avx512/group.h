@@ -26,9 +26,10 @@ constexpr u32 kScalarLongest = 224;   // octets of a lone packet, where scalar P
 constexpr u32 kSoloSpread = 256;      // octets by which two packets differ, where each alone beats the pair
 constexpr u32 kFetched = 1536;        // octets of each of the first packets that open fetches before it needs them
 constexpr u32 kAheadShortest = 256;   // octets of the longest packet, from where the next eight are fetched meanwhile
-constexpr u32 kAlikeLongest = 256;    // octets of packets of one length, whose Poly1305 goes without r^4, and
+constexpr u32 kAlikeLongest = 960;    // octets of packets of one length, whose Poly1305 goes by their own rows, and
 constexpr u32 kSixteenLongest = 192;  // of those that go sixteen at a time
-constexpr u32 kAcrossLongest = 512;   // octets, where Poly1305 across packets beats strands: measured, README.md
+constexpr u32 kColumnsOfEight = 2 * (kSixteenLongest / 16 + 4);  // where the second eight's columns begin
+constexpr u32 kAcrossLongest = 512;  // octets, where Poly1305 across packets beats strands: measured, README.md
 
 // One packet of a group, sorted. Octet i of the text comes from head[i] below head_length, from text[i] below body_end,
 // and is zero (padding) above; `text` is the body's address minus head_length.
@@ -118,9 +119,9 @@ struct alignas(64) Group {
   u64 power[5][3][kMaxGroup];  // r, r^2, r^3, r^4, r^8 in limbs
   u64 sum[3][kMaxGroup];       // h before the last carry
   u64 tag[2][kMaxGroup];
-  u64 block_zero[kMaxGroup][8];  // key stream of block 0, where it was not computed vertically
-  u8 stream[kLanes][64];         // open: key stream that came along with block 0 and waits for the verdict
-  Vector text[2][2 * (kAlikeLongest / 16 + 1)];  // columns of ciphertext, not secret
+  u64 block_zero[kMaxGroup][8];               // key stream of block 0, where it was not computed vertically
+  u8 stream[kLanes][64];                      // open: key stream that came along with block 0 and waits for the verdict
+  Vector text[2 * (kAlikeLongest / 16 + 4)];  // columns of ciphertext, not secret
   u32 waiting_packet[kLanes], waiting_block[kLanes], waiting;
 };
 enum Power : unsigned { kR1, kR2, kR3, kR4, kR8 };

@@ -79,13 +79,14 @@ NOINLINE void poly_alike(Group& group, u32 first) {
   Factor by_r[eights], by_r2[eights];
   Limbs h[eights];
   Product d[eights];
+  Vector* const text[2] = {group.text, group.text + kColumnsOfEight};
   const auto block = [&](int e, u32 b) {
-    Limbs limbs = split(group.text[e][2 * b], group.text[e][2 * b + 1]);
+    Limbs limbs = split(text[e][2 * b], text[e][2 * b + 1]);
     limbs.v2 = _mm512_or_si512(limbs.v2, set1(kHighBit));
     return limbs;
   };
   for (int e = 0; e < eights; ++e)
-    columns_of_eight<sealing>(group, first + 8 * static_cast<u32>(e), length, group.text[e]);
+    columns_of_eight<sealing>(group, first + 8 * static_cast<u32>(e), length, text[e]);
   for (int e = 0; e < eights; ++e) {
     const Limbs r = clamped_r(group, first + 8 * static_cast<u32>(e));
     by_r[e] = factor(r);
@@ -378,9 +379,10 @@ INLINE void poly1305(Group& group, u32 first, u32 end) {
     for (u32 p = first; p < end; ++p) poly_one<sealing>(group, p), tag_of_one(group, p);
     return;
   }
-  const bool across = end - first >= kAcrossAtLeast && longest - shortest < 64 && longest <= kAcrossLongest;
-  if (across && longest == shortest && longest <= kAlikeLongest)
+  const bool enough = end - first >= kAcrossAtLeast;
+  if (enough && longest == shortest && longest <= kAlikeLongest)
     return end - first > 8 ? poly_alike<sealing, 2>(group, first) : poly_alike<sealing, 1>(group, first);
+  const bool across = enough && longest - shortest < 64 && longest <= kAcrossLongest;
   if (across) return poly_across<sealing>(group, first);
   if (first == column) {
     const u32 last = column + 8 < group.count ? column + 7 : group.count - 1;
