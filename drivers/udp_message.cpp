@@ -38,7 +38,7 @@ std::size_t put_control(std::uint8_t* at, int level, int type, const T& value) {
 }  // namespace
 
 std::size_t read_message(msghdr& header, const SocketAddress& source, Endpoint& from, std::uint8_t& tos) {
-  read_source(source, from);
+  if (header.msg_name != nullptr) read_source(source, from);
   std::size_t segment = 0;
   for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
     if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {

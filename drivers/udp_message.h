@@ -23,7 +23,8 @@ union SocketAddress {
   sockaddr_in6 v6;
 };
 
-// Source, own address, interface and DS field; returns how long the datagrams of a train are, or 0: it is none.
+// Source, own address, interface and DS field, as far as the message has them: a connected socket's need neither of the
+// first three. Returns how long the datagrams of a train are, or 0: it is none.
 std::size_t read_message(msghdr& header, const SocketAddress& source, Endpoint& from, std::uint8_t& tos);
 
 [[nodiscard]] socklen_t write_destination(const Endpoint& to, SocketAddress& out);

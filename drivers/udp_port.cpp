@@ -11,9 +11,11 @@
 #include <optional>
 
 #include "drivers/file_descriptor.h"
+#include "drivers/udp_connections.h"
 #include "drivers/udp_message.h"
 #include "drivers/udp_receiver.h"
 #include "drivers/udp_sender.h"
+#include "drivers/udp_socket.h"
 
 namespace wireplane {
 namespace {
@@ -23,70 +25,18 @@ using Family = Address::Family;
 // SO_ATTACH_REUSEPORT_CBPF and its neighbours are in <asm/socket.h>, which <sys/socket.h> includes.
 constexpr int kPortAttempts = 64;  // a free port of one family may be taken in the other
 
-Error failed(std::string what) {
-  const int code = errno;
-  return Error{"udp: " + std::move(what) + ": " + std::strerror(code), code};
-}
-
-bool set_option(int fd, int level, int name, int value) {
-  return ::setsockopt(fd, level, name, &value, sizeof value) == 0;
-}
-
-// ---- making sockets
-
-// Room for a burst that arrives while the worker is away; beyond the system's limit only with privilege.
-void enlarge_buffers(int fd, const UdpOptions& options) {
-  if (!set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, options.receive_buffer_octets))
-    set_option(fd, SOL_SOCKET, SO_RCVBUF, options.receive_buffer_octets);
-  if (!set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, options.send_buffer_octets))
-    set_option(fd, SOL_SOCKET, SO_SNDBUF, options.send_buffer_octets);
-}
-
-bool set_family_options(int fd, Family family) {
-  if (family == Family::kV4)
-    return set_option(fd, IPPROTO_IP, IP_PKTINFO, 1) && set_option(fd, IPPROTO_IP, IP_RECVTOS, 1) &&
-           set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
-  return set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) && set_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) &&
-         set_option(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1) &&
-         set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
-}
-
-bool bind_any_address(int fd, Family family, std::uint16_t port) {
-  SocketAddress address{};
-  socklen_t length;
-  if (family == Family::kV4) {
-    address.v4.sin_family = AF_INET;
-    address.v4.sin_port = htons(port);
-    length = sizeof address.v4;
-  } else {
-    address.v6.sin6_family = AF_INET6;
-    address.v6.sin6_port = htons(port);
-    length = sizeof address.v6;
-  }
-  return ::bind(fd, &address.any, length) == 0;
-}
-
-std::uint16_t bound_port(int fd) {
-  SocketAddress address{};
-  socklen_t length = sizeof address;
-  if (::getsockname(fd, &address.any, &length) != 0) return 0;
-  return ntohs(address.any.sa_family == AF_INET ? address.v4.sin_port : address.v6.sin6_port);
-}
-
 // A socket bound to `port`. `joins`: others of ours are bound to it already.
 Result<FileDescriptor> make_socket(const UdpOptions& options, Family family, std::uint16_t port, bool joins) {
-  const int domain = family == Family::kV4 ? AF_INET : AF_INET6;
-  FileDescriptor fd{::socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP)};
-  if (!fd) return failed(family == Family::kV4 ? "opening an IPv4 socket" : "opening an IPv6 socket");
-  if (!set_family_options(fd.get(), family)) return failed("setting socket options");
-  enlarge_buffers(fd.get(), options);
+  auto made = make_udp_socket(options, family);
+  if (!made) return made;
+  FileDescriptor& fd = *made;
   if (options.fwmark != 0 && !set_option(fd.get(), SOL_SOCKET, SO_MARK, static_cast<int>(options.fwmark)))
-    return failed("setting the fwmark (needs CAP_NET_ADMIN)");
-  if (joins && !set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) return failed("setting SO_REUSEPORT");
-  if (!bind_any_address(fd.get(), family, port)) return failed("binding port " + std::to_string(port));
+    return udp_failed("setting the fwmark (needs CAP_NET_ADMIN)");
+  if (joins && !set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) return udp_failed("setting SO_REUSEPORT");
+  if (!bind_udp_socket(fd.get(), family, {}, port)) return udp_failed("binding port " + std::to_string(port));
   if (!joins && options.workers > 1 && !set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1))
-    return failed("setting SO_REUSEPORT");
-  return fd;
+    return udp_failed("setting SO_REUSEPORT");
+  return made;
 }
 
 // The rule of steering.h for the kernel. Its answer is a place in the group, in the order of binding; one that does not
@@ -112,26 +62,23 @@ bool attach_steering(int fd, unsigned workers) {
   return ::setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &filter, sizeof filter) == 0;
 }
 
-// Of a train: the kernel may be older than the headers, and would send it as one datagram.
-bool knows(int fd, int option) {
-  int value;
-  socklen_t length = sizeof value;
-  return fd >= 0 && ::getsockopt(fd, IPPROTO_UDP, option, &value, &length) == 0;
-}
-
 }  // namespace
 
 // ---- one worker's sockets
 
 class UdpPort final : public Port {
  public:
-  UdpPort(FileDescriptor v4, FileDescriptor v6, bool trains)
+  UdpPort(FileDescriptor v4, FileDescriptor v6, const UdpOptions& options)
       : v4_{std::move(v4)},
         v6_{std::move(v6)},
-        receiver_{trains && knows(v4_.get(), kUdpGro), trains && knows(v6_.get(), kUdpGro)},
-        sender_{trains && knows(v4_.get(), kUdpSegment), trains && knows(v6_.get(), kUdpSegment)} {}
+        connections_{options},
+        receiver_{options.trains && knows_udp_option(v4_.get(), kUdpGro),
+                  options.trains && knows_udp_option(v6_.get(), kUdpGro), connections_},
+        sender_{options.trains && knows_udp_option(v4_.get(), kUdpSegment),
+                options.trains && knows_udp_option(v6_.get(), kUdpSegment), connections_} {}
 
   void receive(Burst& burst, WorkerContext& context) override {
+    connections_.look_at_clock();
     receiver_.receive(v4_.get(), v6_.get(), burst, context);
   }
   std::size_t send(Burst& burst, WorkerContext& context) override {
@@ -142,15 +89,20 @@ class UdpPort final : public Port {
     if (receiver_.waits_for_buffers()) return;  // no descriptor tells when there are some: it is polled with naps
     if (v4_) fds.push_back(v4_.get());
     if (v6_) fds.push_back(v6_.get());
+    if (!connections_.any()) return;
+    for (std::size_t i = 0; i < UdpConnections::kMost; ++i)
+      if (connections_.is_open(i)) fds.push_back(connections_.at(i).fd.get());
   }
 
   [[nodiscard]] int fd(Family family) const { return family == Family::kV4 ? v4_.get() : v6_.get(); }
+  [[nodiscard]] UdpConnections& connections() { return connections_; }
   [[nodiscard]] UdpTrains trains() const {
     return {sender_.trains(), sender_.refused(), receiver_.trains(), receiver_.copied()};
   }
 
  private:
   FileDescriptor v4_, v6_;
+  UdpConnections connections_;
   UdpReceiver receiver_;
   UdpSender sender_;
 };
@@ -176,11 +128,11 @@ Result<UdpDevice::Sockets> UdpDevice::bind_all(const UdpOptions& options, std::u
         break;
       }
       if (!made) return made.error();
-      if (sockets.port == 0) sockets.port = bound_port(made->get());
+      if (sockets.port == 0) sockets.port = bound_udp_port(made->get());
       group.push_back(std::move(*made));
     }
     if (group.size() > 1 && !attach_steering(group[0].get(), options.workers))
-      return failed("attaching the program that steers datagrams to workers");
+      return udp_failed("attaching the program that steers datagrams to workers");
   }
   if (sockets.v4.empty() && sockets.v6.empty())
     return missing ? *missing : Error{"udp: neither IPv4 nor IPv6 is wanted", EINVAL};
@@ -204,9 +156,9 @@ Result<std::unique_ptr<UdpDevice>> UdpDevice::open(const UdpOptions& options) {
   std::unique_ptr<UdpDevice> device{new UdpDevice{options}};
   device->port_ = sockets->port;
   for (unsigned worker = 0; worker < options.workers; ++worker)
-    device->ports_.push_back(std::make_unique<UdpPort>(
-        sockets->v4.empty() ? FileDescriptor{} : std::move(sockets->v4[worker]),
-        sockets->v6.empty() ? FileDescriptor{} : std::move(sockets->v6[worker]), options.trains));
+    device->ports_.push_back(
+        std::make_unique<UdpPort>(sockets->v4.empty() ? FileDescriptor{} : std::move(sockets->v4[worker]),
+                                  sockets->v6.empty() ? FileDescriptor{} : std::move(sockets->v6[worker]), options));
   return device;
 }
 
@@ -228,6 +180,18 @@ UdpTrains UdpDevice::trains() const {
   return all;
 }
 
+unsigned UdpDevice::connections() const {
+  unsigned count = 0;
+  for (const auto& port : ports_) count += port->connections().count();
+  return count;
+}
+
+std::uint64_t UdpDevice::connections_opened() const {
+  std::uint64_t count = 0;
+  for (const auto& port : ports_) count += port->connections().opened();
+  return count;
+}
+
 std::string UdpDevice::describe() const {
   const bool v4 = ports_[0]->fd(Family::kV4) >= 0, v6 = ports_[0]->fd(Family::kV6) >= 0;
   std::string text = "udp ";
@@ -244,29 +208,33 @@ Status UdpDevice::set_listen_port(std::uint16_t port) {
   wanted.ipv6 = ports_[0]->fd(Family::kV6) >= 0;
   auto sockets = port == 0 ? bind_any(wanted) : bind_all(wanted, port);
   if (!sockets) return sockets.error();
-  for (unsigned worker = 0; worker < queues(); ++worker) {
-    for (const Family family : {Family::kV4, Family::kV6}) {
-      const int old_fd = ports_[worker]->fd(family);
-      if (old_fd < 0) continue;
-      auto& group = family == Family::kV4 ? sockets->v4 : sockets->v6;
-      WG_CHECK(group.size() == queues());
-      int gro = 0;  // as the port's receiver has asked for; if it asks just now, it gets no trains, which is no harm
-      socklen_t length = sizeof gro;
-      if (::getsockopt(old_fd, IPPROTO_UDP, kUdpGro, &gro, &length) == 0 && gro != 0)
-        set_option(group[worker].get(), IPPROTO_UDP, kUdpGro, gro);
-      // Only a bad descriptor could make it fail now, and that would be our bug.
-      WG_CHECK(::dup3(group[worker].get(), old_fd, O_CLOEXEC) == old_fd);
-    }
-  }
+  for (unsigned worker = 0; worker < queues(); ++worker)
+    ports_[worker]->connections().disconnect_all([&] { replace(worker, *sockets); });
   port_ = sockets->port;
   return Nothing{};
+}
+
+void UdpDevice::replace(unsigned worker, const Sockets& by) {
+  for (const Family family : {Family::kV4, Family::kV6}) {
+    const int old_fd = ports_[worker]->fd(family);
+    if (old_fd < 0) continue;
+    const auto& group = family == Family::kV4 ? by.v4 : by.v6;
+    WG_CHECK(group.size() == queues());
+    int gro = 0;  // as the port's receiver has asked for; if it asks just now, it gets no trains, which is no harm
+    socklen_t length = sizeof gro;
+    if (::getsockopt(old_fd, IPPROTO_UDP, kUdpGro, &gro, &length) == 0 && gro != 0)
+      set_option(group[worker].get(), IPPROTO_UDP, kUdpGro, gro);
+    // Only a bad descriptor could make it fail now, and that would be our bug.
+    WG_CHECK(::dup3(group[worker].get(), old_fd, O_CLOEXEC) == old_fd);
+  }
 }
 
 Status UdpDevice::set_fwmark(std::uint32_t mark) {
   for (const auto& port : ports_) {
     for (const int fd : {port->fd(Family::kV4), port->fd(Family::kV6)})
       if (fd >= 0 && !set_option(fd, SOL_SOCKET, SO_MARK, static_cast<int>(mark)))
-        return failed("setting the fwmark (needs CAP_NET_ADMIN)");
+        return udp_failed("setting the fwmark (needs CAP_NET_ADMIN)");
+    port->connections().set_mark(mark);
   }
   options_.fwmark = mark;
   return Nothing{};

@@ -25,6 +25,9 @@ struct UdpOptions {
   std::uint32_t fwmark = 0;       // SO_MARK; 0: none
   bool ipv4 = true, ipv6 = true;  // a family that the host does not have is left out, unless it is the only one
   bool trains = true;             // UDP_SEGMENT and UDP_GRO, where the kernel has them and they pay
+  unsigned connections = 8;       // sockets for peers that much passes to and from, with one worker (udp_connections.h)
+  std::uint32_t much = 1024;      // messages, in so many ms:
+  int period_ms = 1000;
   int receive_buffer_octets = 16 << 20, send_buffer_octets = 16 << 20;  // a burst must survive our absence of a few ms
 };
 
@@ -45,6 +48,10 @@ class UdpDevice final : public OuterDevice {
   [[nodiscard]] Port& queue(unsigned worker) override;
   [[nodiscard]] std::string describe() const override;
   [[nodiscard]] UdpTrains trains() const;  // any thread
+  // Any thread. How many peers have a socket of their own now, and how many ever had: who keeps an epoll set over
+  // wake_fds() adds to it when that changes.
+  [[nodiscard]] unsigned connections() const;
+  [[nodiscard]] std::uint64_t connections_opened() const;
   // The new sockets take the old ones' descriptor numbers: a worker in the middle of a call is not disturbed. Whoever
   // keeps an epoll set over wake_fds() must build it anew.
   Status set_listen_port(std::uint16_t port) override;
@@ -57,6 +64,7 @@ class UdpDevice final : public OuterDevice {
   explicit UdpDevice(const UdpOptions& options);
   static Result<Sockets> bind_all(const UdpOptions& options, std::uint16_t port);
   static Result<Sockets> bind_any(const UdpOptions& options);
+  void replace(unsigned worker, const Sockets& by);
 
   UdpOptions options_;
   std::uint16_t port_ = 0;

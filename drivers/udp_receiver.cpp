@@ -26,7 +26,10 @@ bool set_gro(int fd, int value) { return ::setsockopt(fd, IPPROTO_UDP, kUdpGro, 
 
 }  // namespace
 
-UdpReceiver::UdpReceiver(bool v4_trains, bool v6_trains) : v4_{.able = v4_trains}, v6_{.able = v6_trains} {}
+UdpReceiver::UdpReceiver(bool v4_trains, bool v6_trains, UdpConnections& connections) : connections_{connections} {
+  lanes_[kV4].able = v4_trains;
+  lanes_[kV6].able = v6_trains;
+}
 
 UdpReceiver::~UdpReceiver() {
   for (Buffer*& buffer : held_)
@@ -44,31 +47,64 @@ void UdpReceiver::receive(int v4, int v6, Burst& burst, WorkerContext& context) 
     return;
   }
   skip_ = 0;
-  v6_first_ = !v6_first_;
+  fds_[kV4] = v4;
+  fds_[kV6] = v6;
+  meet_connections();
   bool asked = false;
-  std::array<bool, 2> resting{};
-  for (const bool six : {v6_first_, !v6_first_}) {
-    Lane& lane = six ? v6_ : v4_;
-    const int fd = six ? v6 : v4;
-    if (fd < 0 || std::exchange(lane.drained, false)) continue;
+  std::uint32_t resting = 0;
+  first_ = first_ >= last_ ? 0 : first_ + 1;
+  for (std::size_t k = 0, number = first_; k <= last_; ++k, number = number == last_ ? 0 : number + 1) {
+    Lane& lane = lanes_[number];
+    if (fds_[number] < 0 || std::exchange(lane.drained, false)) continue;
     if (lane.rest != 0) {
       --lane.rest;
-      resting[six] = true;
+      resting |= 1u << number;
       continue;
     }
     if (next_ != received_ || burst.size() == limit) return;
-    ask(lane, fd, burst, limit, context);
+    if (comes_later(number)) continue;
+    ask(number, burst, limit, context);
     asked = true;
   }
-  for (const bool six : {false, true}) {  // the other family is quiet, too: nobody rests
-    if (!resting[six] || burst.size() != before || next_ != received_) continue;
-    ask(six ? v6_ : v4_, six ? v6 : v4, burst, limit, context);
+  for (std::size_t number = 0; resting != 0 && number <= last_; ++number) {  // the others are quiet: nobody rests
+    if ((resting >> number & 1) == 0 || burst.size() != before || next_ != received_ || fds_[number] < 0) continue;
+    ask(number, burst, limit, context);
     asked = true;
   }
   found_nothing_ = asked && burst.size() == before;
   if (asked) in_vain_ = found_nothing_ ? in_vain_ + 1 : 0;
-  for (Lane* lane : {&v4_, &v6_})
-    if (lane->empty != 0 && burst.size() != before) lane->rest = std::min(lane->empty, kLongestRest);
+  for (std::size_t number = 0; number <= last_; ++number)
+    if (lanes_[number].empty != 0 && burst.size() != before)
+      lanes_[number].rest = std::min(lanes_[number].empty, kLongestRest);
+}
+
+// Which of them are there, and whether they are those that were.
+void UdpReceiver::meet_connections() {
+  if (last_ < kConnected && !connections_.any()) return;
+  last_ = kConnected - 1;
+  for (std::size_t i = 0; i < UdpConnections::kMost; ++i) {
+    const std::size_t number = kConnected + i;
+    fds_[number] = connections_.is_open(i) ? connections_.at(i).fd.get() : -1;
+    if (fds_[number] < 0) continue;
+    last_ = number;
+    const UdpConnections::Connection& its = connections_.at(i);
+    if (lanes_[number].connection == its.number) continue;
+    Lane& of_port = lanes_[its.peer.remote.is_v4() ? kV4 : kV6];
+    of_port.more = true;
+    of_port.rest = 0;
+    of_port.drained = false;
+    lanes_[number] = Lane{};
+    lanes_[number].able = of_port.able || of_port.asked_for;
+    lanes_[number].connection = its.number;
+    if (of_port.asked_for) ask_for_trains(lanes_[number], fds_[number]);
+  }
+}
+
+// What its peer sent before it was connected lies in the port's socket, and goes first.
+bool UdpReceiver::comes_later(std::size_t number) const {
+  if (number < kConnected) return false;
+  const UdpConnections::Connection& its = connections_.at(number - kConnected);
+  return its.fresh && connections_.is_young(number - kConnected) && lanes_[its.peer.remote.is_v4() ? kV4 : kV6].more;
 }
 
 // Where much is sent and nothing comes, time and again, asking costs more than it brings: a few bursts leave without
@@ -79,12 +115,17 @@ void UdpReceiver::sent(std::size_t packets) {
   if (packets >= kLargeBurst)
     skip_ = 1 + kStepsOfATurn * std::min(in_vain_ - 1, kLongestRest);
   else
-    v4_.drained = v6_.drained = true;
+    for (Lane& lane : lanes_) lane.drained = true;
 }
 
 // Until the socket is empty or the burst full. recvmmsg returns fewer than it was asked for when there are no more, and
 // then whatever comes later makes the descriptor readable (again): the next call may leave it alone.
-void UdpReceiver::ask(Lane& lane, int fd, Burst& burst, std::size_t limit, WorkerContext& context) {
+void UdpReceiver::ask(std::size_t number, Burst& burst, std::size_t limit, WorkerContext& context) {
+  Lane& lane = lanes_[number];
+  const int fd = fds_[number];
+  const bool connected = number >= kConnected;
+  if (connected) connected_to_ = connections_.at(number - kConnected).peer;
+  name_sources(!connected || connections_.at(number - kConnected).fresh);
   std::size_t messages = 0, wanted = lane.likely;
   bool drained = false;
   while (!drained && burst.size() < limit && next_ == received_) {
@@ -105,11 +146,30 @@ void UdpReceiver::ask(Lane& lane, int fd, Burst& burst, std::size_t limit, Worke
     hand_over(burst, limit, context);
     if (received_ != 0) learn(lane, fd, received_, drained, context);
   }
+  if (connected)
+    connections_.used(number - kConnected, static_cast<std::uint32_t>(messages));
+  else if (of_source_ != 0)
+    note_source();
+  lane.more = !drained;
+  if (connected && drained && next_ == received_) connections_.found_empty(number - kConnected);
   lane.drained = drained && messages != 0;
   lane.rest = 0;
   lane.empty = messages == 0 ? lane.empty + 1 : 0;
   if (messages == 0) return;
   lane.likely = std::clamp(messages + 2, kFewest, kUdpMessages);
+}
+
+// Where the sender is known the kernel need not say it.
+void UdpReceiver::name_sources(bool wanted) {
+  if (std::exchange(named_, wanted) == wanted) return;
+  for (std::size_t i = 0; i < kUdpMessages; ++i) {
+    receiving_[i].msg_hdr.msg_name = wanted ? &incoming_[i].source : nullptr;
+    receiving_[i].msg_hdr.msg_namelen = wanted ? sizeof incoming_[i].source : 0;
+  }
+}
+
+void UdpReceiver::note_source() {
+  connections_.note(source_, std::exchange(of_source_, 0), fds_[source_.remote.is_v4() ? kV4 : kV6]);
 }
 
 // Messages for up to `wanted` datagrams or trains; those that the last call did not fill are as they were.
@@ -154,8 +214,8 @@ bool UdpReceiver::prepare_message(std::size_t i, WorkerContext& context) {
   in.buffers = static_cast<std::uint16_t>(k);
   if (plan_.spill) parts_[first + k] = {spill_ + i * kSpill, kSpill};
   msghdr& header = receiving_[i].msg_hdr;
-  header.msg_name = &in.source;
-  header.msg_namelen = sizeof in.source;
+  header.msg_name = named_ ? &in.source : nullptr;
+  header.msg_namelen = named_ ? sizeof in.source : 0;
   header.msg_iov = &parts_[first];
   header.msg_iovlen = k + (plan_.spill ? 1 : 0);
   header.msg_control = in.control.data();
@@ -196,8 +256,13 @@ void UdpReceiver::begin_message() {
   current_.like.origin = Origin::kOuter;
   current_.length = receiving_[next_].msg_len;
   current_.at = 0;
-  current_.segment =
-      read_message(receiving_[next_].msg_hdr, incoming_[next_].source, current_.like.from, current_.like.tos);
+  Endpoint& from = current_.like.from;
+  if (!named_) from = connected_to_;
+  current_.segment = read_message(receiving_[next_].msg_hdr, incoming_[next_].source, from, current_.like.tos);
+  if (named_) {
+    if (of_source_ != 0 && source_ != from) note_source();
+    if (of_source_++ == 0) source_ = from;
+  }
   current_.number = 0;
   ++seen_.messages;
   ++seen_.datagrams;

@@ -16,6 +16,7 @@
 #include <array>
 #include <memory>
 
+#include "drivers/udp_connections.h"
 #include "drivers/udp_message.h"
 
 namespace wireplane {
@@ -23,7 +24,7 @@ namespace wireplane {
 class UdpReceiver {
  public:
   // `v4_trains`, `v6_trains`: the kernel knows UDP_GRO.
-  UdpReceiver(bool v4_trains, bool v6_trains);
+  UdpReceiver(bool v4_trains, bool v6_trains, UdpConnections& connections);
   ~UdpReceiver();
   UdpReceiver(const UdpReceiver&) = delete;
   UdpReceiver& operator=(const UdpReceiver&) = delete;
@@ -42,17 +43,19 @@ class UdpReceiver {
   static constexpr std::size_t kParts = kWide * kWideParts + (kUdpMessages - kWide) * 2;
   static constexpr std::size_t kSpill = 65'536;
 
-  struct Lane {  // a family's socket
-    bool able;   // it knows UDP_GRO
+  struct Lane {         // a socket
+    bool able = false;  // it knows UDP_GRO
     bool asked_for = false;
     std::size_t segment = 0;             // how long the datagrams of the last train were; 0: no trains lately
     std::size_t likely = 8;              // messages
     std::size_t per_message = 1;         // datagrams, lately
     bool drained = false;                // just now: the next call, which comes at once, leaves it alone
-    unsigned rest = 0, empty = 0;        // calls to leave it alone while the other is busy; calls that found nothing
+    bool more = false;                   // it had more than the burst had room for, perhaps
+    unsigned rest = 0, empty = 0;        // calls to leave it alone while others are busy; calls that found nothing
     unsigned without = 0;                // calls since the last train
     std::uint32_t busy = 0, wanted = 4;  // large bursts without UDP_GRO, and after how many it is asked for
     std::uint32_t vain = 0;              // messages since the last train
+    std::uint64_t connection = 0;        // its number
   };
   struct Plan {  // what the messages were prepared for
     std::size_t segment = 0;
@@ -73,7 +76,14 @@ class UdpReceiver {
     std::size_t messages, datagrams, segment;
   };
 
-  void ask(Lane& lane, int fd, Burst& burst, std::size_t limit, WorkerContext& context);
+  // Lanes by number: the port's sockets, then those of connections.
+  static constexpr std::size_t kV4 = 0, kV6 = 1, kConnected = 2, kLanes = kConnected + UdpConnections::kMost;
+
+  void meet_connections();
+  [[nodiscard]] bool comes_later(std::size_t number) const;
+  void ask(std::size_t number, Burst& burst, std::size_t limit, WorkerContext& context);
+  void name_sources(bool wanted);
+  void note_source();
   std::size_t prepare(const Lane& lane, std::size_t wanted, WorkerContext& context);
   bool prepare_message(std::size_t i, WorkerContext& context);
   void change_plan(const Plan& plan, WorkerContext& context);
@@ -88,17 +98,24 @@ class UdpReceiver {
     return i < kWide ? i * kWideParts : kWide * kWideParts + (i - kWide) * 2;
   }
 
-  Lane v4_, v6_;
-  bool found_nothing_ = false;  // the last call
-  unsigned in_vain_ = 0;        // calls in a row that asked and found nothing
-  unsigned skip_ = 0;           // calls that shall not ask
-  unsigned unsent_ = 0;         // of them, since something was sent
-  bool v6_first_ = false;       // who is asked first alternates, so that neither family starves the other
+  UdpConnections& connections_;
+  std::array<Lane, kLanes> lanes_{};
+  std::array<int, kLanes> fds_{};      // < 0: not there
+  std::size_t last_ = kConnected - 1;  // of those that may be there
+  bool found_nothing_ = false;         // the last call
+  unsigned in_vain_ = 0;               // calls in a row that asked and found nothing
+  unsigned skip_ = 0;                  // calls that shall not ask
+  unsigned unsent_ = 0;                // of them, since something was sent
+  std::size_t first_ = 0;              // who is asked first changes, so that no socket starves another
   Plan plan_;
   std::size_t stale_ = 0, prepared_ = 0;  // messages [stale_, prepared_) are as plan_ wants them
   std::size_t next_ = 0, received_ = 0;   // messages [next_, received_) have not been handed over yet
   bool begun_ = false;                    // current_ is that of next_
   Current current_{};
+  bool named_ = true;            // messages are prepared for their sources
+  Endpoint connected_to_;        // whom those that are not come from
+  Endpoint source_;              // of the last messages with a source,
+  std::uint32_t of_source_ = 0;  // and how many in a row
   Seen seen_{};
   std::uint8_t* spill_ = nullptr;  // kSpill a message; touched when it is needed
   std::array<mmsghdr, kUdpMessages> receiving_{};

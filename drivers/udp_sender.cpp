@@ -43,23 +43,26 @@ std::size_t place_of(const Endpoint* to) {
 
 }  // namespace
 
-UdpSender::UdpSender(bool v4_trains, bool v6_trains)
-    : v4_{v4_trains, kNoLimit, 0, kFirstPause}, v6_{v6_trains, kNoLimit, 0, kFirstPause} {}
+UdpSender::UdpSender(bool v4_trains, bool v6_trains, UdpConnections& connections)
+    : connections_{connections}, v4_{v4_trains, kNoLimit, 0, kFirstPause}, v6_{v6_trains, kNoLimit, 0, kFirstPause} {}
 
 std::size_t UdpSender::send(int v4, int v6, Burst& burst, WorkerContext& context) {
   if (burst.empty()) return 0;
   wake(v4_);
   wake(v6_);
-  group(v4, v6, burst, context);
+  fds_[kV4] = v4;
+  fds_[kV6] = v6;
+  group(burst, context);
   std::size_t sent = 0;
-  if (of_v4_ != 0) sent += send_family(Address::Family::kV4, v4, burst, context);
-  if (of_v4_ != train_count_) sent += send_family(Address::Family::kV6, v6, burst, context);
+  for (std::size_t socket = 0; socket < kSockets; ++socket)  // the port's first: who was connected just now was there
+    if (trains_by_[socket] != 0) sent += send_by(socket, burst, context);
   burst.clear();
   return sent;
 }
 
-void UdpSender::group(int v4, int v6, Burst& burst, WorkerContext& context) {
-  train_count_ = of_v4_ = 0;
+void UdpSender::group(Burst& burst, WorkerContext& context) {
+  train_count_ = 0;
+  trains_by_.fill(0);
   place_.fill(0);
   for (std::size_t at = 0; at < burst.size(); ++at) {
     const auto i = static_cast<std::uint16_t>(at);
@@ -69,7 +72,7 @@ void UdpSender::group(int v4, int v6, Burst& burst, WorkerContext& context) {
       continue;
     }
     const bool is_v4 = packet.to->remote.is_v4();
-    if ((is_v4 ? v4 : v6) < 0) {
+    if (fds_[is_v4 ? kV4 : kV6] < 0) {
       context.drop(packet, Drop::kOuterUnreachable);
       continue;
     }
@@ -79,11 +82,32 @@ void UdpSender::group(int v4, int v6, Burst& burst, WorkerContext& context) {
     const Lane& lane = is_v4 ? v4_ : v6_;
     const bool may_grow =
         lane.able && packet.length != 0 && packet.length < std::min<std::uint32_t>(lane.below, 65'536);
-    train_[train_count_++] = {packet.to,  packet.length, static_cast<std::uint16_t>(packet.length), 1, i, i,
-                              packet.tos, may_grow};
+    const std::size_t socket = socket_for(*packet.to);
+    train_[train_count_++] = {.to = packet.to,
+                              .octets = packet.length,
+                              .segment = static_cast<std::uint16_t>(packet.length),
+                              .count = 1,
+                              .first = i,
+                              .last = i,
+                              .tos = packet.tos,
+                              .by = static_cast<std::uint8_t>(socket),
+                              .open = may_grow};
     place = static_cast<std::uint16_t>(train_count_);
-    of_v4_ += is_v4;
+    ++trains_by_[socket];
   }
+}
+
+// Once a train. The one that makes a connection still leaves without it.
+std::size_t UdpSender::socket_for(const Endpoint& to) {
+  const std::size_t own = to.remote.is_v4() ? kV4 : kV6;
+  const std::size_t found = connections_.find(to);
+  if (found == UdpConnections::kNone) {
+    connections_.note(to, 1, fds_[own]);
+    return own;
+  }
+  connections_.used(found, 1);
+  fds_[kConnected + found] = connections_.at(found).fd.get();
+  return kConnected + found;
 }
 
 bool UdpSender::join(Train& train, const Packet& packet, std::uint16_t i) {
@@ -98,12 +122,11 @@ bool UdpSender::join(Train& train, const Packet& packet, std::uint16_t i) {
   return true;
 }
 
-std::size_t UdpSender::send_family(Address::Family family, int fd, Burst& burst, WorkerContext& context) {
-  Lane& lane = family == Address::Family::kV4 ? v4_ : v6_;
+std::size_t UdpSender::send_by(std::size_t socket, Burst& burst, WorkerContext& context) {
   std::size_t sent = 0, count = 0, parts = 0, copied = 0;
   for (std::size_t t = 0; t < train_count_; ++t) {
     const Train& train = train_[t];
-    if (train.to->remote.family != family) continue;
+    if (train.by != socket) continue;
     iovec* first = parts_.data() + parts;
     if (train.count > 1 && train.segment < kWorthItsPart && copied + train.octets <= copies_.size()) {
       parts_[parts++] = {copies_.data() + copied, train.octets};
@@ -116,10 +139,10 @@ std::size_t UdpSender::send_family(Address::Family family, int fd, Burst& burst,
     }
     put(count++, t, first, static_cast<std::size_t>(parts_.data() + parts - first), train.count == 1);
     if (count < kUdpMessages) continue;
-    sent += flush(fd, std::exchange(count, 0), lane, burst, context);
+    sent += flush(socket, std::exchange(count, 0), burst, context);
     parts = copied = 0;
   }
-  if (count != 0) sent += flush(fd, count, lane, burst, context);
+  if (count != 0) sent += flush(socket, count, burst, context);
   return sent;
 }
 
@@ -135,27 +158,29 @@ void UdpSender::put(std::size_t at, std::size_t train, iovec* parts, std::size_t
   out.sticky = to.local.family == to.remote.family;
   out.again = false;
   msghdr& header = sending_[at].msg_hdr;
-  header.msg_name = &out.destination;
-  header.msg_namelen = write_destination(to, out.destination);
   header.msg_iov = parts;
   header.msg_iovlen = count;
-  put_control(at, alone);
+  put_addresses(at, alone);
 }
 
-void UdpSender::put_control(std::size_t at, bool alone) {
+// A connected socket knows both.
+void UdpSender::put_addresses(std::size_t at, bool alone) {
   Outgoing& out = outgoing_[at];
   const Train& train = train_[out.train];
+  const bool connected = train.by >= kConnected;
   msghdr& header = sending_[at].msg_hdr;
-  header.msg_controllen =
-      write_control(*train.to, train.tos, out.sticky, alone ? std::uint16_t{0} : train.segment, out.control.data());
+  header.msg_name = connected ? nullptr : &out.destination;
+  header.msg_namelen = connected ? 0 : write_destination(*train.to, out.destination);
+  header.msg_controllen = write_control(*train.to, train.tos, out.sticky && !connected,
+                                        alone ? std::uint16_t{0} : train.segment, out.control.data());
   header.msg_control = header.msg_controllen == 0 ? nullptr : out.control.data();
 }
 
 // sendmmsg stops at the first message that fails and names its error at the next call, when that message is the first.
-std::size_t UdpSender::flush(int fd, std::size_t count, Lane& lane, Burst& burst, WorkerContext& context) {
+std::size_t UdpSender::flush(std::size_t socket, std::size_t count, Burst& burst, WorkerContext& context) {
   std::size_t sent = 0;
   for (std::size_t i = 0; i < count;) {
-    const int taken = ::sendmmsg(fd, &sending_[i], static_cast<unsigned>(count - i), MSG_DONTWAIT);
+    const int taken = ::sendmmsg(fds_[socket], &sending_[i], static_cast<unsigned>(count - i), MSG_DONTWAIT);
     if (taken > 0) {
       for (const std::size_t end = i + static_cast<std::size_t>(taken); i < end; ++i) {
         const Train& train = train_[outgoing_[i].train];
@@ -166,10 +191,19 @@ std::size_t UdpSender::flush(int fd, std::size_t count, Lane& lane, Burst& burst
       continue;
     }
     const int code = errno;
-    const Train& train = train_[outgoing_[i].train];
+    Train& train = train_[outgoing_[i].train];
+    if (go_without(socket, code)) {
+      for (std::size_t k = i; k < count; ++k) {
+        Train& its = train_[outgoing_[k].train];
+        its.by = static_cast<std::uint8_t>(socket);
+        outgoing_[k].again = false;
+        put_addresses(k, its.count == 1);
+      }
+      continue;
+    }
     if (try_again(i, code, train.count == 1)) continue;
     if (code != EAGAIN && train.count > 1 && !is_the_destinations(code)) {
-      sent += send_singly(fd, train, lane, code, burst, context);
+      sent += send_singly(socket, train, code, burst, context);
       ++i;
       continue;
     }
@@ -181,9 +215,18 @@ std::size_t UdpSender::flush(int fd, std::size_t count, Lane& lane, Burst& burst
   return sent;
 }
 
+// A connection that fails in a way that may be its own (also: what an earlier datagram met) is left, and the port's
+// socket tried: `socket` is that one then.
+bool UdpSender::go_without(std::size_t& socket, int code) {
+  if (socket < kConnected || code == EAGAIN || code == EMSGSIZE || code == EINTR) return false;
+  const std::size_t connection = socket - kConnected;
+  connections_.leave(connection);
+  socket = connections_.at(connection).peer.remote.is_v4() ? kV4 : kV6;
+  return true;
+}
+
 // The datagrams of a refused train, each for itself. If one of them leaves, it was the train that was not liked.
-std::size_t UdpSender::send_singly(int fd, const Train& train, Lane& lane, int why, Burst& burst,
-                                   WorkerContext& context) {
+std::size_t UdpSender::send_singly(std::size_t socket, Train& train, int why, Burst& burst, WorkerContext& context) {
   std::size_t sent = 0;
   bool full = false;
   const auto number = static_cast<std::size_t>(&train - train_.data());
@@ -191,8 +234,13 @@ std::size_t UdpSender::send_singly(int fd, const Train& train, Lane& lane, int w
     if (full) return context.drop(packet, Drop::kOuterSend);
     parts_[kBurst] = {packet.data, packet.length};
     put(kAlone, number, &parts_[kBurst], 1, true);
-    while (::sendmmsg(fd, &sending_[kAlone], 1, MSG_DONTWAIT) != 1) {
+    while (::sendmmsg(fds_[socket], &sending_[kAlone], 1, MSG_DONTWAIT) != 1) {
       const int code = errno;
+      if (go_without(socket, code)) {
+        train.by = static_cast<std::uint8_t>(socket);
+        put(kAlone, number, &parts_[kBurst], 1, true);
+        continue;
+      }
       if (try_again(kAlone, code, true)) continue;
       full = code == EAGAIN;
       return context.drop(packet, why_not_sent(code));
@@ -202,7 +250,7 @@ std::size_t UdpSender::send_singly(int fd, const Train& train, Lane& lane, int w
   });
   if (sent != 0) {
     refused_.add(1);
-    rest(lane, why == EMSGSIZE ? train.segment : 0);
+    rest(lane_of(train), why == EMSGSIZE ? train.segment : 0);
   }
   return sent;
 }
@@ -211,9 +259,9 @@ std::size_t UdpSender::send_singly(int fd, const Train& train, Lane& lane, int w
 bool UdpSender::try_again(std::size_t at, int code, bool alone) {
   Outgoing& out = outgoing_[at];
   if (std::exchange(out.again, true)) return false;
-  if (out.sticky && why_not_sent(code) == Drop::kOuterUnreachable) {
+  if (out.sticky && train_[out.train].by < kConnected && why_not_sent(code) == Drop::kOuterUnreachable) {
     out.sticky = false;  // P37: the address is ours no more (EINVAL; on newer kernels ENETUNREACH): the host chooses
-    put_control(at, alone);
+    put_addresses(at, alone);
     return true;
   }
   return code == EINTR || code == ECONNREFUSED;  // the latter: what an earlier datagram met

@@ -59,6 +59,7 @@ bool Node::State::watch_sockets() {
   for (const int fd : fds)
     if (!watch(fd)) return false;
   sockets_watched = true;
+  connections_watched = outer->connections_opened();
   return true;
 }
 
@@ -98,6 +99,7 @@ void Node::State::turn_and_take_notice() {
   const bool much = sent_much || counters.outer_in.get() - received >= kMuch;
   busy_turns = much ? busy_turns + 1 : 0;
   if (busy_turns == kBusy && sockets_watched) unwatch_sockets();
+  if (sockets_watched && outer->connections_opened() != connections_watched) sockets_watched = watch_sockets();
   const bool rung = sent_much || (!sockets_watched && (much || !watch_sockets()));
   if (std::exchange(stays_rung, rung) && !rung) {
     take_notice();

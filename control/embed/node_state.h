@@ -67,11 +67,12 @@ struct __attribute__((visibility("hidden"))) Node::State {
   FileDescriptor epoll_fd;         // workers = 0: sockets, timer and notify_fd
   FileDescriptor control_wake_fd;  // eventfd: wakes the control thread
   std::atomic<bool> notified{false}, closed{false}, stop_control{false};
-  Instant armed_at{};            // of timer_fd; guarded by control
-  bool ring_is_owed = false;     // who set `notified` had not rung yet; guarded by control
-  bool stays_rung = false;       // notify_fd, over turns; guarded by control
-  bool sockets_watched = false;  // in epoll_fd; guarded by control. If not, notify_fd is rung
-  unsigned busy_turns = 0;       // in a row; guarded by control
+  Instant armed_at{};                     // of timer_fd; guarded by control
+  bool ring_is_owed = false;              // who set `notified` had not rung yet; guarded by control
+  bool stays_rung = false;                // notify_fd, over turns; guarded by control
+  bool sockets_watched = false;           // in epoll_fd; guarded by control. If not, notify_fd is rung
+  std::uint64_t connections_watched = 0;  // of outer, how many had been opened; guarded by control
+  unsigned busy_turns = 0;                // in a row; guarded by control
 
   // What follows is destroyed from the last to the first: what holds buffers before the pool they came from.
   std::unique_ptr<ThriftyPool> pool;

@@ -337,7 +337,9 @@ TEST(UdpTrains, AreAskedForOnlyWhileTheyCome) {
   TestWorker wa, wb;
   UdpOptions without;
   without.trains = false;
-  auto a = open_or_fail(), plain = open_or_fail(without), b = open_or_fail();
+  UdpOptions one_socket;
+  one_socket.connections = 0;
+  auto a = open_or_fail(), plain = open_or_fail(without), b = open_or_fail(one_socket);
   ASSERT_TRUE(a && plain && b);
   Endpoint to = endpoint_of(kLoopback4, b->listen_port());
   const auto asked = [&] {
