@@ -73,7 +73,7 @@ class UdpPort final : public Port {
         v6_{std::move(v6)},
         connections_{options},
         receiver_{options.trains && knows_udp_option(v4_.get(), kUdpGro),
-                  options.trains && knows_udp_option(v6_.get(), kUdpGro), connections_},
+                  options.trains && knows_udp_option(v6_.get(), kUdpGro), connections_, options.whole_trains},
         sender_{options.trains && knows_udp_option(v4_.get(), kUdpSegment),
                 options.trains && knows_udp_option(v6_.get(), kUdpSegment), connections_} {}
 

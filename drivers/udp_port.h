@@ -19,6 +19,8 @@
 
 namespace wireplane {
 
+class TrainBuffers;
+
 struct UdpOptions {
   unsigned workers = 1;           // at most kSteeringBuckets
   std::uint16_t listen_port = 0;  // 0: any that is free in both families
@@ -28,6 +30,7 @@ struct UdpOptions {
   unsigned connections = 8;       // sockets for peers that much passes to and from, with one worker (udp_connections.h)
   std::uint32_t much = 1024;      // messages, in so many ms:
   int period_ms = 1000;
+  TrainBuffers* whole_trains = nullptr;  // none: packets of trains may grow, as port.h says. Outlives the packets
   int receive_buffer_octets = 16 << 20, send_buffer_octets = 16 << 20;  // a burst must survive our absence of a few ms
 };
 

@@ -26,12 +26,15 @@ bool set_gro(int fd, int value) { return ::setsockopt(fd, IPPROTO_UDP, kUdpGro, 
 
 }  // namespace
 
-UdpReceiver::UdpReceiver(bool v4_trains, bool v6_trains, UdpConnections& connections) : connections_{connections} {
+UdpReceiver::UdpReceiver(bool v4_trains, bool v6_trains, UdpConnections& connections, TrainBuffers* whole)
+    : connections_{connections}, whole_{whole} {
   lanes_[kV4].able = v4_trains;
   lanes_[kV6].able = v6_trains;
 }
 
 UdpReceiver::~UdpReceiver() {
+  for (std::size_t i = 0; i < kWhole; ++i)
+    if (holds_train_buffer(i)) let_go_of_some(*std::exchange(held_[first_part(i)], nullptr), 1);
   for (Buffer*& buffer : held_)
     if (buffer != nullptr) buffer->pool->give(&buffer, 1);
   if (spill_ != nullptr) ::munmap(spill_, kUdpMessages * kSpill);
@@ -85,7 +88,10 @@ void UdpReceiver::meet_connections() {
   for (std::size_t i = 0; i < UdpConnections::kMost; ++i) {
     const std::size_t number = kConnected + i;
     fds_[number] = connections_.is_open(i) ? connections_.at(i).fd.get() : -1;
-    if (fds_[number] < 0) continue;
+    if (fds_[number] < 0) {
+      lanes_[number].whole = false;
+      continue;
+    }
     last_ = number;
     const UdpConnections::Connection& its = connections_.at(i);
     if (lanes_[number].connection == its.number) continue;
@@ -174,7 +180,10 @@ void UdpReceiver::note_source() {
 
 // Messages for up to `wanted` datagrams or trains; those that the last call did not fill are as they were.
 std::size_t UdpReceiver::prepare(const Lane& lane, std::size_t wanted, WorkerContext& context) {
-  if (const Plan plan{lane.segment, lane.asked_for || spill_ != nullptr}; plan != plan_) change_plan(plan, context);
+  // One lane's trains make the plan of all: what comes alone is copied out of a train's buffer.
+  const bool whole = std::any_of(lanes_.begin(), lanes_.end(), [](const Lane& its) { return its.whole; });
+  if (const Plan plan{whole ? 0 : lane.segment, lane.asked_for || spill_ != nullptr, whole}; plan != plan_)
+    change_plan(plan, context);
   std::size_t i = 0;
   while (i < wanted) {
     if (i >= stale_ && i < prepared_)
@@ -190,6 +199,14 @@ std::size_t UdpReceiver::prepare(const Lane& lane, std::size_t wanted, WorkerCon
 }
 
 void UdpReceiver::change_plan(const Plan& plan, WorkerContext& context) {
+  for (std::size_t i = 0; plan.whole != plan_.whole && i < kWhole; ++i) {
+    Buffer*& held = held_[first_part(i)];
+    if (holds_train_buffer(i))
+      let_go_of_some(*held, 1);
+    else if (held != nullptr)
+      context.buffers.release(held);
+    held = nullptr;
+  }
   plan_ = plan;
   stale_ = prepared_ = 0;
   if (plan.segment != 0) return;
@@ -201,6 +218,8 @@ void UdpReceiver::change_plan(const Plan& plan, WorkerContext& context) {
 bool UdpReceiver::prepare_message(std::size_t i, WorkerContext& context) {
   const std::size_t first = first_part(i);
   const bool wide = plan_.segment != 0 && i < kWide;
+  if (plan_.whole && i < kWhole && held_[first] == nullptr) held_[first] = whole_->take();
+  const bool whole = i < kWhole && holds_train_buffer(i);
   const std::size_t width = wide ? std::min(kLongestTrain, kLargestTrain / plan_.segment + 1) : 1;
   std::size_t k = 0;
   for (; k < width; ++k) {
@@ -212,23 +231,33 @@ bool UdpReceiver::prepare_message(std::size_t i, WorkerContext& context) {
   if (k == 0) return false;
   Incoming& in = incoming_[i];
   in.buffers = static_cast<std::uint16_t>(k);
-  if (plan_.spill) parts_[first + k] = {spill_ + i * kSpill, kSpill};
+  const bool spill = plan_.spill && !whole;
+  if (spill) parts_[first + k] = {spill_ + i * kSpill, kSpill};
   msghdr& header = receiving_[i].msg_hdr;
   header.msg_name = named_ ? &in.source : nullptr;
   header.msg_namelen = named_ ? sizeof in.source : 0;
   header.msg_iov = &parts_[first];
-  header.msg_iovlen = k + (plan_.spill ? 1 : 0);
+  header.msg_iovlen = k + (spill ? 1 : 0);
   header.msg_control = in.control.data();
   header.msg_controllen = in.control.size();
   header.msg_flags = 0;
   return true;
 }
 
+bool UdpReceiver::holds_train_buffer(std::size_t i) const {
+  const Buffer* held = held_[first_part(i)];
+  return held != nullptr && held->pool == whole_;
+}
+
 // ---- from messages to packets
 
 void UdpReceiver::hand_over(Burst& burst, std::size_t limit, WorkerContext& context) {
-  for (; next_ != received_; ++next_, begun_ = false) {
+  for (; next_ != received_; ++next_, begun_ = false, train_ = nullptr) {
     if (!begun_) begin_message();
+    if (train_ != nullptr) {
+      if (!hand_over_train(burst, limit, context)) return;
+      continue;
+    }
     const std::size_t room = context.buffers.pool().data_room();
     const bool truncated = (receiving_[next_].msg_hdr.msg_flags & MSG_TRUNC) != 0;
     do {
@@ -248,6 +277,26 @@ void UdpReceiver::hand_over(Burst& burst, std::size_t limit, WorkerContext& cont
       ++current_.number;
     } while (current_.at < current_.length);
   }
+}
+
+// Its datagrams where they lie; false: the burst is full.
+bool UdpReceiver::hand_over_train(Burst& burst, std::size_t limit, WorkerContext& context) {
+  const std::size_t room = context.buffers.pool().data_room();
+  for (; current_.at < current_.length; current_.at += current_.segment) {
+    if (burst.size() == limit) return false;
+    const std::size_t length = std::min(current_.segment, current_.length - current_.at);
+    if (length > room) {  // as it would be alone
+      context.refuse(Drop::kTruncated);
+      let_go_of_some(*train_, 1);
+      continue;
+    }
+    burst.add(current_.like);
+    Packet& packet = burst[burst.size() - 1];
+    packet.buffer = train_;
+    packet.data = train_->memory + kHeadroom + current_.at;
+    packet.length = static_cast<std::uint32_t>(length);
+  }
+  return true;
 }
 
 void UdpReceiver::begin_message() {
@@ -272,14 +321,19 @@ void UdpReceiver::begin_message() {
   }
   trains_.add(1);
   seen_.segment = current_.segment;
-  seen_.datagrams += (current_.length - 1) / current_.segment;
+  const std::size_t datagrams = (current_.length - 1) / current_.segment + 1;
+  seen_.datagrams += datagrams - 1;
+  if (next_ >= kWhole || datagrams < kWorthIt || !holds_train_buffer(next_)) return;
+  train_ = std::exchange(held_[first_part(next_)], nullptr);  // our reference is one of theirs now
+  train_->references.fetch_add(static_cast<std::uint32_t>(datagrams - 1), std::memory_order_relaxed);
 }
 
 // The datagram at current_.at becomes a packet: in the buffer it lies in, if it lies at the front of one alone.
 bool UdpReceiver::cut(Burst& burst, std::size_t length, WorkerContext& context) {
   const std::size_t first = first_part(next_), chunk = parts_[first].iov_len, k = current_.number;
-  const bool alone =
+  const bool in_front =
       current_.segment == current_.length ? length <= chunk : current_.segment == chunk && k < incoming_[next_].buffers;
+  const bool alone = in_front && (next_ >= kWhole || !holds_train_buffer(next_));
   Buffer* buffer;
   if (alone) {
     buffer = std::exchange(held_[first + k], nullptr);
@@ -304,6 +358,7 @@ Buffer* UdpReceiver::spare(WorkerContext& context) {
     std::size_t k = first_part(i);
     if (i >= next_ && i < received_)
       k += std::min<std::size_t>(incoming_[i].buffers, receiving_[i].msg_len / parts_[k].iov_len + 1);
+    if (i < kWhole && holds_train_buffer(i)) continue;
     for (; k < first_part(i + 1); ++k) {
       if (held_[k] == nullptr) continue;
       prepared_ = std::min(prepared_, i);
@@ -336,19 +391,24 @@ void UdpReceiver::learn(Lane& lane, int fd, std::size_t messages, bool drained, 
   if (seen_.segment != 0) {
     const bool guess = seen_.segment >= kWorthItsPart && seen_.segment <= context.buffers.pool().data_room();
     lane.segment = guess ? seen_.segment : 0;
+    lane.whole = whole_ != nullptr;
     lane.per_message = seen_.datagrams / seen_.messages;
     lane.without = lane.vain = 0;
     lane.wanted = kFirstWait;
     return;
   }
   lane.per_message = 1;
-  if (++lane.without >= kWithoutTrains) lane.segment = 0;
+  if (++lane.without >= kWithoutTrains) {
+    lane.segment = 0;
+    lane.whole = false;
+  }
   lane.vain += static_cast<std::uint32_t>(messages);
   if (lane.vain < kInVain || !drained) return;
   set_gro(fd, 0);  // the socket is empty, so that no train waits there whose length we would not be told any more
   lane.asked_for = false;
   lane.busy = lane.vain = 0;
   lane.segment = 0;
+  lane.whole = false;
   lane.wanted = std::clamp(2 * lane.wanted, kFirstWait, kLongestWait);
 }
 

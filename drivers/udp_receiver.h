@@ -5,6 +5,8 @@
 //   as
 //            those of the last train, so that the kernel copies straight to packets: [dg 1] [dg 2] ... [dg n] [spill]
 //
+// or         [64 KiB] ...   where the port has buffers for whole trains (train_buffers.h): the datagrams stay in there
+//
 // What does not fit that guess (another length, too many trains) lies in the buffers and the 64 KiB behind them, and is
 // cut out from there with a copy, as are short datagrams. What the burst has no room for waits in place for the next
 // call. UDP_GRO is asked for when bursts are large, and given up when no trains come: it costs the kernel a lookup a
@@ -16,6 +18,7 @@
 #include <array>
 #include <memory>
 
+#include "drivers/train_buffers.h"
 #include "drivers/udp_connections.h"
 #include "drivers/udp_message.h"
 
@@ -24,7 +27,8 @@ namespace wireplane {
 class UdpReceiver {
  public:
   // `v4_trains`, `v6_trains`: the kernel knows UDP_GRO.
-  UdpReceiver(bool v4_trains, bool v6_trains, UdpConnections& connections);
+  // `whole`: buffers for whole trains, or none.
+  UdpReceiver(bool v4_trains, bool v6_trains, UdpConnections& connections, TrainBuffers* whole);
   ~UdpReceiver();
   UdpReceiver(const UdpReceiver&) = delete;
   UdpReceiver& operator=(const UdpReceiver&) = delete;
@@ -39,6 +43,8 @@ class UdpReceiver {
   [[nodiscard]] std::uint64_t copied() const { return copied_.get(); }  // datagrams of trains that were not guessed
 
  private:
+  static constexpr std::size_t kWhole = 3;    // the first messages, where trains are kept whole
+  static constexpr std::size_t kWorthIt = 4;  // datagrams
   static constexpr std::size_t kWide = 2, kWideParts = kLongestTrain + 1;
   static constexpr std::size_t kParts = kWide * kWideParts + (kUdpMessages - kWide) * 2;
   static constexpr std::size_t kSpill = 65'536;
@@ -49,6 +55,7 @@ class UdpReceiver {
     std::size_t segment = 0;             // how long the datagrams of the last train were; 0: no trains lately
     std::size_t likely = 8;              // messages
     std::size_t per_message = 1;         // datagrams, lately
+    bool whole = false;                  // its trains are kept whole
     bool drained = false;                // just now: the next call, which comes at once, leaves it alone
     bool more = false;                   // it had more than the burst had room for, perhaps
     unsigned rest = 0, empty = 0;        // calls to leave it alone while others are busy; calls that found nothing
@@ -59,7 +66,7 @@ class UdpReceiver {
   };
   struct Plan {  // what the messages were prepared for
     std::size_t segment = 0;
-    bool spill = false;
+    bool spill = false, whole = false;
     bool operator==(const Plan&) const = default;
   };
   struct Incoming {
@@ -88,7 +95,9 @@ class UdpReceiver {
   bool prepare_message(std::size_t i, WorkerContext& context);
   void change_plan(const Plan& plan, WorkerContext& context);
   void hand_over(Burst& burst, std::size_t limit, WorkerContext& context);
+  [[nodiscard]] bool hand_over_train(Burst& burst, std::size_t limit, WorkerContext& context);
   void begin_message();
+  [[nodiscard]] bool holds_train_buffer(std::size_t i) const;
   [[nodiscard]] bool cut(Burst& burst, std::size_t length, WorkerContext& context);
   [[nodiscard]] Buffer* spare(WorkerContext& context);
   void gather(std::size_t offset, std::size_t length, std::uint8_t* to) const;
@@ -112,6 +121,8 @@ class UdpReceiver {
   std::size_t next_ = 0, received_ = 0;   // messages [next_, received_) have not been handed over yet
   bool begun_ = false;                    // current_ is that of next_
   Current current_{};
+  Buffer* train_ = nullptr;  // where it lies, if its datagrams stay there
+  TrainBuffers* whole_;
   bool named_ = true;            // messages are prepared for their sources
   Endpoint connected_to_;        // whom those that are not come from
   Endpoint source_;              // of the last messages with a source,

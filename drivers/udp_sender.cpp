@@ -6,6 +6,8 @@
 #include <limits>
 #include <utility>
 
+#include "drivers/train_buffers.h"
+
 namespace wireplane {
 namespace {
 
@@ -64,9 +66,14 @@ void UdpSender::group(Burst& burst, WorkerContext& context) {
   train_count_ = 0;
   trains_by_.fill(0);
   place_.fill(0);
+  Train* last = nullptr;  // that was put to
   for (std::size_t at = 0; at < burst.size(); ++at) {
     const auto i = static_cast<std::uint16_t>(at);
     Packet& packet = burst[i];
+    if (last != nullptr && last->to == packet.to) {
+      next_[i] = kEnd;
+      if (join(*last, packet, i)) continue;
+    }
     if (packet.to == nullptr || (!packet.to->remote.is_v4() && !packet.to->remote.is_v6())) {
       context.drop(packet, Drop::kNoEndpoint);
       continue;
@@ -78,12 +85,18 @@ void UdpSender::group(Burst& burst, WorkerContext& context) {
     }
     next_[i] = kEnd;
     std::uint16_t& place = place_[place_of(packet.to)];
-    if (place != 0 && join(train_[place - 1], packet, i)) continue;
+    if (place != 0 && join(train_[place - 1], packet, i)) {
+      last = &train_[place - 1];
+      continue;
+    }
     const Lane& lane = is_v4 ? v4_ : v6_;
     const bool may_grow =
         lane.able && packet.length != 0 && packet.length < std::min<std::uint32_t>(lane.below, 65'536);
     const std::size_t socket = socket_for(*packet.to);
+    last = &train_[train_count_];
     train_[train_count_++] = {.to = packet.to,
+                              .end = packet.data + packet.length,
+                              .buffer = packet.buffer,
                               .octets = packet.length,
                               .segment = static_cast<std::uint16_t>(packet.length),
                               .count = 1,
@@ -91,6 +104,8 @@ void UdpSender::group(Burst& burst, WorkerContext& context) {
                               .last = i,
                               .tos = packet.tos,
                               .by = static_cast<std::uint8_t>(socket),
+                              .in_one_piece = true,
+                              .in_one_buffer = true,
                               .open = may_grow};
     place = static_cast<std::uint16_t>(train_count_);
     ++trains_by_[socket];
@@ -114,6 +129,10 @@ bool UdpSender::join(Train& train, const Packet& packet, std::uint16_t i) {
   if (!train.open || train.to != packet.to || train.tos != packet.tos || packet.length > train.segment ||
       packet.length == 0 || train.count == kLongestTrain || train.octets + packet.length > kLargestTrain)
     return false;
+  train.in_one_piece = train.in_one_piece && packet.data == train.end;
+  train.in_one_buffer = train.in_one_buffer && packet.buffer == train.buffer;
+  train.end = packet.data + packet.length;
+  train.buffer = packet.buffer;
   next_[train.last] = i;
   train.last = i;
   ++train.count;
@@ -128,14 +147,14 @@ std::size_t UdpSender::send_by(std::size_t socket, Burst& burst, WorkerContext& 
     const Train& train = train_[t];
     if (train.by != socket) continue;
     iovec* first = parts_.data() + parts;
-    if (train.count > 1 && train.segment < kWorthItsPart && copied + train.octets <= copies_.size()) {
-      parts_[parts++] = {copies_.data() + copied, train.octets};
+    parts += lay_out(train, burst, first);
+    if (train.segment < kWorthItsPart && parts_.data() + parts - first > 1 && copied + train.octets <= copies_.size()) {
+      *first = {copies_.data() + copied, train.octets};
       for_each(train, burst, [&](Packet& packet) {
         std::memcpy(copies_.data() + copied, packet.data, packet.length);
         copied += packet.length;
       });
-    } else {
-      for_each(train, burst, [&](Packet& packet) { parts_[parts++] = {packet.data, packet.length}; });
+      parts = static_cast<std::size_t>(first - parts_.data()) + 1;
     }
     put(count++, t, first, static_cast<std::size_t>(parts_.data() + parts - first), train.count == 1);
     if (count < kUdpMessages) continue;
@@ -144,6 +163,45 @@ std::size_t UdpSender::send_by(std::size_t socket, Burst& burst, WorkerContext& 
   }
   if (count != 0) sent += flush(socket, count, burst, context);
   return sent;
+}
+
+// What lies side by side is one part.
+std::size_t UdpSender::lay_out(const Train& train, Burst& burst, iovec* parts) {
+  if (train.in_one_piece) {
+    *parts = {burst[train.first].data, train.octets};
+    return 1;
+  }
+  iovec* next = parts;
+  const std::uint8_t* end = nullptr;
+  for_each(train, burst, [&](Packet& packet) {
+    if (packet.data == end)
+      next[-1].iov_len += packet.length;
+    else
+      *next++ = {packet.data, packet.length};
+    end = packet.data + packet.length;
+  });
+  return static_cast<std::size_t>(next - parts);
+}
+
+// Those that share a buffer let go of it together.
+void UdpSender::release(const Train& train, Burst& burst, WorkerContext& context) {
+  if (train.in_one_buffer) {
+    if (train.count > 1) let_go_of_some(*burst[train.first].buffer, train.count - 1u);
+    return context.release(burst[train.first]);
+  }
+  Packet* before = nullptr;
+  std::size_t more = 0;
+  for_each(train, burst, [&](Packet& packet) {
+    if (before != nullptr && before->buffer == packet.buffer) {
+      ++more;
+      return;
+    }
+    if (more != 0) let_go_of_some(*before->buffer, std::exchange(more, 0));
+    if (before != nullptr) context.release(*before);
+    before = &packet;
+  });
+  if (more != 0) let_go_of_some(*before->buffer, more);
+  context.release(*before);
 }
 
 template <class Do>
@@ -184,7 +242,7 @@ std::size_t UdpSender::flush(std::size_t socket, std::size_t count, Burst& burst
     if (taken > 0) {
       for (const std::size_t end = i + static_cast<std::size_t>(taken); i < end; ++i) {
         const Train& train = train_[outgoing_[i].train];
-        for_each(train, burst, [&](Packet& packet) { context.release(packet); });
+        release(train, burst, context);
         sent += train.count;
         if (train.count > 1) trains_.add(1);
       }

@@ -1,7 +1,8 @@
 // udp_sender.h: bursts to the kernel's sockets: a message a peer and length where the kernel takes trains.
 //
 //   burst: A1 B1 A2 B2 A3 | group by destination, DS field and length, in order -> train A (3), train B (2)
-//   sendmmsg of up to 64 trains, each with UDP_SEGMENT and an iovec a datagram, or one for all where they are short
+//   sendmmsg of up to 64 trains, each with UDP_SEGMENT and an iovec for what lies side by side; short ones are put
+//   together
 //
 // A peer that has a socket of its own (udp_connections.h) is sent to with that; what fails there is sent with the
 // port's socket, which has the last word. A peer's packets keep their order; those of different peers may pass each
@@ -31,11 +32,14 @@ class UdpSender {
  private:
   struct Train {
     const Endpoint* to;
+    const std::uint8_t* end;  // of its last datagram
+    const Buffer* buffer;     // of its last datagram
     std::uint32_t octets;
     std::uint16_t segment, count, first, last;  // packets of the burst, linked by next_
     std::uint8_t tos;
     std::uint8_t by;  // which socket
-    bool open;        // nothing shorter has been its end
+    bool in_one_piece, in_one_buffer;
+    bool open;  // nothing shorter has been its end
   };
   struct Outgoing {
     SocketAddress destination;
@@ -62,6 +66,8 @@ class UdpSender {
   std::size_t send_singly(std::size_t socket, Train& train, int why, Burst& burst, WorkerContext& context);
   [[nodiscard]] bool go_without(std::size_t& socket, int code);
   [[nodiscard]] Lane& lane_of(const Train& train) { return train.to->remote.is_v4() ? v4_ : v6_; }
+  std::size_t lay_out(const Train& train, Burst& burst, iovec* parts);
+  void release(const Train& train, Burst& burst, WorkerContext& context);
   void put(std::size_t at, std::size_t train, iovec* parts, std::size_t count, bool alone);
   void put_addresses(std::size_t at, bool alone);
   bool try_again(std::size_t at, int code, bool alone);

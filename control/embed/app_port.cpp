@@ -3,8 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <utility>
+#include <optional>
 
 #include "control/embed/thrifty_pool.h"
 #include "dataplane/session/peer_state.h"
@@ -13,6 +12,8 @@
 
 namespace wireplane {
 namespace {
+
+constexpr Packet kFromHost{.origin = Origin::kHost};  // copied: gcc clears an empty one twice
 
 bool is_sctp(const Packet& packet) {
   constexpr std::uint8_t kSctp = 132;
@@ -78,41 +79,39 @@ void AppPort::receive(Burst& burst, WorkerContext&) {
     if (rung_.exchange(false, std::memory_order_acquire) && ::read(wake_.get(), &rung, sizeof rung) != sizeof rung)
       rung_.store(true, std::memory_order_release);  // not written yet
   }
-  std::array<Outbound, kReceiveBurst> out;
-  const std::size_t count = to_tunnel_.pop(std::span{out}.first(receive_room(burst)));
-  Packet like;
-  like.origin = Origin::kHost;
-  for (const Outbound& its : std::span{out}.first(count)) {
-    burst.add(like);
+  to_tunnel_.pop_each(receive_room(burst), [&](const Outbound& its) {
+    burst.add(kFromHost);
     Packet& packet = burst[burst.size() - 1];
     packet.buffer = its.buffer;
-    packet.data = its.buffer->memory + kHeadroom;
+    packet.data = its.data != nullptr ? its.data : its.buffer->memory + kHeadroom;
     packet.length = its.length;
     __builtin_prefetch(packet.data);
-  }
+  });
 }
 
 std::size_t AppPort::send(Burst& burst, WorkerContext& context) {
   std::size_t to_app = 0, to_sctp = 0;
-  std::array<Inbound, kReceiveBurst> batch;
-  std::size_t in_batch = 0;
-  const auto deliver = [&](BulkRing<Inbound>& ring, std::span<const Inbound> packets) {
-    const std::size_t taken = ring.push(packets);  // they are the application's now
-    for (const Inbound& in : packets.subspan(taken)) {
-      context.counters.drop(Drop::kInnerSend);
-      context.buffers.release(in.buffer);
+  {
+    BulkRing<Inbound>::Filling app{to_app_, burst.size()};
+    std::optional<BulkRing<Inbound>::Filling> sctp;
+    for (const Packet& packet : burst) {
+      auto* filling = &app;
+      if (to_sctp_ != nullptr && is_sctp(packet)) [[unlikely]]
+        filling = sctp ? &*sctp : &sctp.emplace(*to_sctp_, burst.size());
+      Inbound* const in = filling->place();
+      if (in == nullptr) {
+        context.counters.drop(Drop::kInnerSend);
+        context.buffers.release(packet.buffer);
+        continue;
+      }
+      in->buffer = packet.buffer;  // they are the application's now
+      in->data = packet.data;
+      in->length = packet.length;
+      in->from = packet.from_peer == nullptr ? PeerId{} : packet.from_peer->id;
     }
-    return taken;
-  };
-  for (const Packet& packet : burst) {
-    const PeerId from = packet.from_peer == nullptr ? PeerId{} : packet.from_peer->id;
-    batch[in_batch] = {packet.buffer, packet.data, packet.length, from};
-    if (to_sctp_ != nullptr && is_sctp(packet)) [[unlikely]]
-      to_sctp += deliver(*to_sctp_, {&batch[in_batch], 1});
-    else if (++in_batch == batch.size())
-      to_app += deliver(to_app_, std::span{batch}.first(std::exchange(in_batch, 0)));
+    to_app = app.count();
+    if (sctp) to_sctp = sctp->count();
   }
-  if (in_batch != 0) to_app += deliver(to_app_, std::span{batch}.first(in_batch));
   burst.clear();
   if (to_app != 0 && ringer_) ringer_();
   if (to_sctp != 0 && sctp_ringer_) sctp_ringer_();

@@ -30,6 +30,7 @@ class AppPort final : public Port {
   struct Outbound {
     Buffer* buffer;  // the packet begins behind its headroom
     std::uint32_t length;
+    std::uint8_t* data = nullptr;  // or there
   };
   struct Inbound {
     Buffer* buffer;

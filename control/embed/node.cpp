@@ -49,6 +49,9 @@ Status check(const NodeOptions& options) {
   return Nothing{};
 }
 
+// Of 64 KiB each, touched when traffic needs them. More would wait in queues: then a copy is no loss.
+constexpr std::size_t kTrainsOut = 8, kTrainsIn = 16;
+
 Limits limits_of(const NodeOptions& options) {
   Limits limits;
   limits.workers = std::max(options.workers, 1u);
@@ -141,6 +144,12 @@ Status Node::State::open_engine() {
   udp.ipv4 = options.ipv4;
   udp.ipv6 = options.ipv6;
   udp.trains = options.trains;
+  if (options.trains) {
+    trains_out = std::make_unique<TrainBuffers>(kTrainsOut);
+    // What is forwarded would be sealed anew where it lies, and may grow.
+    if (options.forward == Forward::kNone) trains_in = std::make_unique<TrainBuffers>(kTrainsIn);
+  }
+  udp.whole_trains = trains_in.get();
   udp.receive_buffer_octets = udp.send_buffer_octets = options.socket_buffer_octets;
   auto opened = UdpDevice::open(udp);
   if (!opened) return opened.error();

@@ -42,7 +42,8 @@ Status Node::State::watch() {
   for (const int fd : {notify_fd.get(), timer_fd.get()})
     if (!watch(fd)) return Error{std::string{"epoll_ctl: "} + std::strerror(errno), errno};
   if (!watch_sockets()) return Error{std::string{"epoll_ctl: "} + std::strerror(errno), errno};
-  arm(engine_clock());
+  const Instant now = engine_clock();
+  arm(now, now);
   return Nothing{};
 }
 
@@ -108,8 +109,8 @@ void Node::State::turn_and_take_notice() {
 }
 
 // The timer may go off too early, never too late: it is set again only when it has gone off, or for an earlier time.
-void Node::State::arm(Instant due) {
-  if (armed_at > engine_clock() && armed_at <= due) return;
+void Node::State::arm(Instant due, Instant now) {
+  if (armed_at > now && armed_at <= due) return;
   armed_at = due;
   itimerspec when{};
   when.it_value = timespec_of(std::max(due.time_since_epoch(), Duration{1}));
@@ -156,11 +157,12 @@ Result<std::size_t> Node::wait(Duration at_most) {
 
 // Steps until nothing is left to do, a millisecond is over, or the application has to receive first.
 void Node::State::turn() {
-  const Instant begun = engine_clock();
-  Instant due{};
-  for (bool more = true; more;) {
-    const Now now = system_now();
-    due = device->step(now);
+  Now now = system_now();
+  const Instant begun = now.engine;
+  Instant due_of_device = begun, due{};
+  for (bool more = true; more; now.engine = engine_clock()) {
+    if (due_of_device <= now.engine || control_has_work()) due_of_device = device->step(now);
+    due = due_of_device;
     more = workers[0]->step(now.engine) == Work::kDone || control_has_work();
     if (streams != nullptr) {
       more |= streams->step(app_ports, now.engine);
@@ -170,7 +172,7 @@ void Node::State::turn() {
     due = now.engine;  // if we leave it at that, we come again at once
     if (now.engine - begun >= kLongestTurn || !app_ports[0]->has_room_for_a_burst()) break;
   }
-  arm(due);
+  arm(due, now.engine);
 }
 
 bool Node::State::control_has_work() const {

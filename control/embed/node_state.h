@@ -23,6 +23,7 @@
 #include "control/system.h"
 #include "control/worker_threads.h"
 #include "drivers/file_descriptor.h"
+#include "drivers/train_buffers.h"
 #include "drivers/udp_port.h"
 
 namespace wireplane {
@@ -76,6 +77,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
 
   // What follows is destroyed from the last to the first: what holds buffers before the pool they came from.
   std::unique_ptr<ThriftyPool> pool;
+  std::unique_ptr<TrainBuffers> trains_out, trains_in;  // none: NodeOptions::trains is false
   std::unique_ptr<Engine> engine;
   std::vector<std::unique_ptr<AppPort>> app_ports;
   std::unique_ptr<UdpDevice> outer;
@@ -129,7 +131,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   void sleep_of_control(Instant due);
   [[nodiscard]] bool control_has_work() const;
   void turn();
-  void arm(Instant due);
+  void arm(Instant due, Instant now);
   void notify();  // process() should be called
   void take_notice();
   void turn_and_take_notice();

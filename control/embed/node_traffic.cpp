@@ -10,6 +10,7 @@
 #include "control/embed/node_state.h"
 #include "control/embed/octet_sum.h"
 #include "dataplane/wire/inner_ip.h"
+#include "dataplane/wire/messages.h"
 
 namespace wireplane {
 namespace {
@@ -17,6 +18,7 @@ namespace {
 constexpr std::size_t kAddressesAt = 8;  // of an IPv6 header, whose end they are: the UDP header follows
 constexpr std::size_t kDatagramHeaders = kIpv6HeaderSize + kUdpHeaderSize;
 constexpr std::size_t kBulk = 64;
+constexpr std::size_t kWorthATrain = 8;  // datagrams: fewer do not hold a whole train's memory
 
 Error full() { return {"the queue is full: process() or wait(), then go on", EAGAIN}; }
 
@@ -24,12 +26,20 @@ Error too_large(std::size_t octets, std::size_t most) {
   return {"expected at most " + std::to_string(most) + " octets, got " + std::to_string(octets), EMSGSIZE};
 }
 
+// What an inner packet becomes; P34: padded to the next multiple of 16, but never beyond the MTU. Were it wrong,
+// packets would lie apart, or overlap.
+std::size_t sealed_length(std::size_t length, std::size_t mtu) {
+  const std::size_t padded = (length + kPaddingMultiple - 1) / kPaddingMultiple * kPaddingMultiple;
+  return std::min(padded, std::max(mtu, length)) + kDataOverhead;
+}
+
 std::uint64_t sum_of(const Address& v6) {
   return halves_of_word(load_le<std::uint64_t>(v6.octets.data())) +
          halves_of_word(load_le<std::uint64_t>(v6.octets.data() + 8));
 }
 
-std::uint32_t write_datagram(std::uint8_t* ip, const Address& from, const Datagram& datagram) {
+// `addresses`: their sum.
+std::uint32_t write_datagram(std::uint8_t* ip, const Address& from, const Datagram& datagram, std::uint64_t addresses) {
   const auto length = static_cast<std::uint16_t>(kUdpHeaderSize + datagram.payload.size());
   std::uint8_t* udp = ip + kIpv6HeaderSize;
   store_be32(ip, 0x6000'0000u | std::uint32_t{datagram.traffic_class} << 20);
@@ -41,40 +51,40 @@ std::uint32_t write_datagram(std::uint8_t* ip, const Address& from, const Datagr
   store_be16(udp, datagram.from_port);
   store_be16(udp + 2, datagram.port);
   store_be16(udp + 4, length);
-  const std::uint64_t sum = sum_of(from) + sum_of(datagram.to.address) + word_in_sum(kProtocolUdp) +
-                            2 * word_in_sum(length) + word_in_sum(datagram.from_port) + word_in_sum(datagram.port) +
+  const std::uint64_t sum = addresses + word_in_sum(kProtocolUdp) + 2 * word_in_sum(length) +
+                            word_in_sum(datagram.from_port) + word_in_sum(datagram.port) +
                             copy_with_sum(udp + kUdpHeaderSize, datagram.payload.data(), datagram.payload.size());
   const auto checksum = static_cast<std::uint16_t>(~folded_sum(sum));
   store_be16(udp + 6, checksum == 0 ? 0xffff : checksum);
   return static_cast<std::uint32_t>(kIpv6HeaderSize + length);
 }
 
-enum class Reading { kDatagram, kPacket, kMalformed };
-
-// The worker has checked that the source is the peer's, and the length.
-Reading read_packet(const AppPort::Inbound& in, const NodePeer& from, const Address& us, Received& out) {
-  out.from = from;
-  out.packet = {in.data, in.length};
+// The worker has checked that the source is the peer's, and the length. The tag has told that the octets are those that
+// the peer sealed: its checksum, of its own packet, tells no more than that (the kernel's WireGuard does not look at it
+// either), but there must be one. Writes all of `out`, a word at a time; false: malformed.
+bool read_packet(const AppPort::Inbound& in, const NodePeer& from, const Address& us, Received& out) {
   const std::uint8_t* ip = in.data;
+  out.from = from;
+  out.packet = {ip, in.length};
   const bool ours = !is_ipv4(ip) && ip[6] == kProtocolUdp &&
                     std::memcmp(ip + kAddressesAt, from.address.octets.data(), 16) == 0 &&
                     std::memcmp(ip + kAddressesAt + 16, us.octets.data(), 16) == 0;
   if (!ours) {
-    out.octets = {in.data, in.length};
-    return Reading::kPacket;
+    out.datagram = false;
+    out.octets = out.packet;
+    out.port = out.from_port = 0;
+    out.traffic_class = 0;
+    return true;
   }
   const std::uint8_t* udp = ip + kIpv6HeaderSize;
   const std::size_t length = in.length - kIpv6HeaderSize;
-  if (length < kUdpHeaderSize || load_be16(udp + 4) != length || load_be16(udp + 6) == 0) return Reading::kMalformed;
-  const std::uint64_t sum = octet_sum(ip + kAddressesAt, 32 + length) + word_in_sum(kProtocolUdp) +
-                            word_in_sum(static_cast<std::uint16_t>(length));
-  if (folded_sum(sum) != 0xffff) return Reading::kMalformed;
+  if (length < kUdpHeaderSize || load_be16(udp + 4) != length || load_be16(udp + 6) == 0) return false;
   out.datagram = true;
-  out.traffic_class = ds_field(ip);
   out.octets = {udp + kUdpHeaderSize, length - kUdpHeaderSize};
-  out.from_port = load_be16(udp);
   out.port = load_be16(udp + 2);
-  return Reading::kDatagram;
+  out.from_port = load_be16(udp);
+  out.traffic_class = ds_field(ip);
+  return true;
 }
 
 class Borrowed {  // packets out of a ring, until the application has seen them
@@ -117,6 +127,7 @@ class Node::State::Outgoing {
   Outgoing(State& node, std::size_t wanted) : s_{node}, wanted_{wanted} {}
   ~Outgoing() {
     push();
+    end_train();
     if (have_ != 0) s_.pool->give(spare_.data(), have_);
     if (taken_ != 0 && !s_.threaded()) s_.notify();
   }
@@ -127,15 +138,24 @@ class Node::State::Outgoing {
   bool add(const Datagram& datagram) {
     const unsigned worker = datagram.to.id.slot.raw() % s_.worker_count();
     if ((worker != worker_ || count_ == room_) && !begin(worker)) return false;
+    const std::size_t length = kDatagramHeaders + datagram.payload.size();
+    const std::uint64_t addresses = from_us_ + sum_of(datagram.to.address);
+    if (std::uint8_t* const place = in_a_train(sealed_length(length, s_.options.mtu)); place != nullptr) {
+      ready_[count_++] = {train_, write_datagram(place, s_.address, datagram, addresses), place};
+      return true;
+    }
+    if (have_ == 0) have_ = s_.pool->take(spare_.data(), room_ - count_);
+    if (have_ == 0) return false;
     Buffer* buffer = spare_[--have_];
-    ready_[count_++] = {buffer, write_datagram(buffer->memory + kHeadroom, s_.address, datagram)};
+    ready_[count_++] = {buffer, write_datagram(buffer->memory + kHeadroom, s_.address, datagram, addresses)};
     return true;
   }
   std::size_t push() {
     if (count_ == 0) return taken_;
     AppPort& app = *s_.app_ports[worker_];
+    refer_to_train();
     const std::size_t pushed = app.push(std::span{ready_}.first(count_));
-    for (std::size_t i = pushed; i < count_; ++i) spare_[have_++] = ready_[i].buffer;  // others were faster
+    for (std::size_t i = pushed; i < count_; ++i) release(ready_[i].buffer);  // others were faster
     full_ = full_ || pushed != count_;
     taken_ += pushed;
     count_ = room_ = 0;
@@ -149,15 +169,41 @@ class Node::State::Outgoing {
     worker_ = worker;
     const std::size_t queued = s_.app_ports[worker]->queued_out();
     room_ = full_ ? 0 : std::min({kBulk, wanted_ - taken_, s_.options.queue - std::min(s_.options.queue, queued)});
-    if (have_ < room_) have_ += s_.pool->take(spare_.data() + have_, room_ - have_);
-    room_ = std::min(room_, have_);
     return room_ != 0;
+  }
+  // Where the next datagram of a burst that may become a train lies: behind the last one, once both are sealed. Null:
+  // in a buffer of its own.
+  std::uint8_t* in_a_train(std::size_t sealed) {
+    if (wanted_ < kWorthATrain || s_.trains_out == nullptr) return nullptr;
+    if (train_ == nullptr || next_ + sealed > train_->memory + kHeadroom + TrainBuffers::kRoom) {
+      end_train();
+      train_ = s_.trains_out->take();
+      if (train_ == nullptr) return nullptr;
+      next_ = train_->memory + kHeadroom - kDataHeaderSize;
+    }
+    ++in_train_;
+    std::uint8_t* const place = next_ + kDataHeaderSize;
+    next_ += sealed;
+    return place;
+  }
+  // Before anybody else sees its packets.
+  void refer_to_train() {
+    if (in_train_ != 0) train_->references.fetch_add(static_cast<std::uint32_t>(in_train_), std::memory_order_relaxed);
+    in_train_ = 0;
+  }
+  void end_train() {
+    refer_to_train();
+    if (train_ != nullptr) let_go_of_some(*std::exchange(train_, nullptr), 1);
   }
   State& s_;
   const std::size_t wanted_;
+  const std::uint64_t from_us_ = sum_of(s_.address);
   unsigned worker_ = ~0u;
   std::size_t have_ = 0, count_ = 0, room_ = 0, taken_ = 0;
   bool full_ = false;  // what was taken is the first of the burst: nothing may follow what was not
+  Buffer* train_ = nullptr;
+  std::uint8_t* next_ = nullptr;  // free of it
+  std::size_t in_train_ = 0;      // packets that have no reference yet
   std::array<Buffer*, kBulk> spare_;
   std::array<AppPort::Outbound, kBulk> ready_;
 };
@@ -235,18 +281,21 @@ std::size_t Node::receive(const Take& take, std::size_t at_most) {
       std::size_t count = 0;
       {
         const std::lock_guard lock{s.peers_mutex};
+        const NodePeer* from = nullptr;
         for (const AppPort::Inbound& in : borrowed.packets()) {
-          const std::size_t slot = in.from.slot.raw();
-          const bool there = slot < s.known.size() && s.known[slot] && s.known[slot]->peer.id == in.from;
-          if (!there) {  // removed while its packet waited here
+          if (from == nullptr || from->id != in.from) {
+            const std::size_t slot = in.from.slot.raw();
+            const bool there = slot < s.known.size() && s.known[slot] && s.known[slot]->peer.id == in.from;
+            from = there ? &s.known[slot]->peer : nullptr;
+          }
+          if (from == nullptr) {  // removed while its packet waited here
             s.from_nobody.fetch_add(1, std::memory_order_relaxed);
             continue;
           }
-          std::construct_at(&received[count]);
-          if (read_packet(in, s.known[slot]->peer, s.address, received[count]) == Reading::kMalformed)
-            s.malformed.fetch_add(1, std::memory_order_relaxed);  // its place is the next one's
-          else
+          if (read_packet(in, *from, s.address, received[count]))
             ++count;
+          else
+            s.malformed.fetch_add(1, std::memory_order_relaxed);
         }
       }
       for (std::size_t k = 0; k < count; ++k) take(received[k]);

@@ -6,6 +6,8 @@
 #include <array>
 #include <new>
 
+#include "drivers/train_buffers.h"
+
 namespace wireplane {
 
 ThriftyPool::ThriftyPool(std::size_t buffers, std::size_t data_room)
@@ -70,8 +72,12 @@ void release(Buffer* buffer) {
 void release(Buffer* const* buffers, std::size_t count) {
   std::array<Buffer*, 64> free;
   std::size_t freed = 0;
-  for (std::size_t i = 0; i < count; ++i)
+  for (std::size_t i = 0; i < count;) {
+    const std::size_t some = sharing(buffers + i, count - i, [](const Buffer* buffer) { return buffer; });
+    if (some > 1) let_go_of_some(*buffers[i], some - 1);
     if (let_go(*buffers[i])) free[freed++] = buffers[i];
+    i += some;
+  }
   if (freed != 0) free[0]->pool->give(free.data(), freed);
 }
 

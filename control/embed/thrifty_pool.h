@@ -35,6 +35,7 @@ class ThriftyPool final : public BufferPool {
 
 // Drops one reference; back to its pool with the last. Any thread.
 void release(Buffer* buffer);
-void release(Buffer* const* buffers, std::size_t count);  // up to 64 of one pool, whose lock is taken once
+void release(Buffer* const* buffers,
+             std::size_t count);  // up to 64, of trains or of one pool, whose lock is taken once
 
 }  // namespace wireplane

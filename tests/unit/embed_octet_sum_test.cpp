@@ -1,4 +1,4 @@
-// The sum of datagrams, with and without the copy, against checksum.h's.
+// The sum of datagrams, with their copy, against checksum.h's.
 #include "control/embed/octet_sum.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +17,6 @@ TEST(OctetSum, AgreesWithTheChecksumAtEveryLength) {
   for (std::size_t count = 0; count < 1500; count += count < 200 ? 1 : 13)
     for (const std::size_t at : {0, 1, 7, 40}) {
       const auto expected = static_cast<std::uint16_t>(~internet_checksum(&octets[at], count));
-      ASSERT_EQ(folded_sum(octet_sum(&octets[at], count)), expected) << count;
       std::vector<std::uint8_t> copy(count + 64, 0xee);
       ASSERT_EQ(folded_sum(copy_with_sum(copy.data() + 32, &octets[at], count)), expected) << count;
       for (std::size_t i = 0; i < copy.size(); ++i)
@@ -28,8 +27,10 @@ TEST(OctetSum, AgreesWithTheChecksumAtEveryLength) {
 // Goal: sums that carry everywhere do not lose anything: all ones are all ones.
 TEST(OctetSum, CarriesEverywhere) {
   const std::vector<std::uint8_t> ones(65536, 0xff);
-  EXPECT_EQ(folded_sum(octet_sum(ones.data(), ones.size())), 0xffff);
-  EXPECT_EQ(folded_sum(octet_sum(ones.data(), ones.size()) + 3 * word_in_sum(0xffff)), 0xffff);
+  std::vector<std::uint8_t> copy(ones.size());
+  const std::uint64_t sum = copy_with_sum(copy.data(), ones.data(), ones.size());
+  EXPECT_EQ(folded_sum(sum), 0xffff);
+  EXPECT_EQ(folded_sum(sum + 3 * word_in_sum(0xffff)), 0xffff);
   EXPECT_EQ(folded_sum(word_in_sum(0x1234)), 0x1234);
 }
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <random>
 
+#include "drivers/train_buffers.h"
 #include "drivers/udp_message.h"
 #include "drivers/udp_port.h"
 #include "tests/support/net_namespace.h"
@@ -328,6 +329,101 @@ TEST(UdpTrains, WaitForBuffersWithoutLoss) {
   }
   for (Buffer* buffer : kept) wb.cache.release(buffer);
   EXPECT_EQ(wb.all_drops(), 0u);
+}
+
+// Goal: where there are buffers for whole trains, datagrams stay in them, and what does not fit (single ones, too long
+// ones, no such buffer free) is as without; every reference comes back.
+// Method: random bursts of three lengths; packets are kept for a while, more than there are buffers for.
+TEST(UdpTrains, StayWholeWhereThereAreBuffersForThem) {
+  WG_OWN_NETWORK_OR_SKIP(net);
+  TrainBuffers trains{6};
+  {
+    TestWorker wa, wb{400, 1300};
+    UdpOptions options;
+    options.whole_trains = &trains;
+    auto a = open_or_fail(), b = open_or_fail(options);
+    ASSERT_TRUE(a && b);
+    const Endpoint to = endpoint_of(kLoopback4, b->listen_port());
+    make_it_ask(wa, a->queue(0), wb, *b, to, 800);
+    std::uint32_t sent = 0, next = 0, whole = 0;
+    std::uint64_t refused = 0;
+    std::deque<Buffer*> kept;
+    std::mt19937 random{5};
+    for (int round = 0; round < 150; ++round) {
+      const std::size_t count = random() % 4 == 0 ? 1 + random() % 3 : 1 + random() % kBurst;
+      const std::size_t length = std::array{800, 144, 1300, 1301}[random() % (round % 9 == 0 ? 4 : 3)];
+      for (std::size_t i = 0; i < count; ++i) wa.put(octets_of(sent++, length), &to);
+      EXPECT_EQ(a->queue(0).send(wa.burst, wa.context), count);
+      if (length > 1300) {
+        refused += count;
+        next += static_cast<std::uint32_t>(count);
+      }
+      for (int turn = 0; turn < 600 && (next != sent || wb.drops(Drop::kTruncated) != refused); ++turn) {
+        b->queue(0).receive(wb.burst, wb.context);
+        for (Packet& packet : wb.burst) {
+          EXPECT_EQ(number_of(packet), next);
+          EXPECT_TRUE(std::ranges::equal(packet.octets(), octets_of(next++, length)));
+          whole += packet.buffer->pool == &trains;
+          kept.push_back(std::exchange(packet.buffer, nullptr));
+        }
+        wb.burst.clear();
+        for (std::size_t some = random() % 150; !kept.empty() && (some != 0 || turn > 500); some -= some != 0) {
+          wb.cache.release(kept.front());
+          kept.pop_front();
+        }
+      }
+      ASSERT_EQ(next, sent);
+    }
+    for (Buffer* buffer : kept) wb.cache.release(buffer);
+    EXPECT_EQ(wb.all_drops(), refused);
+    EXPECT_GT(refused, 0u);
+    EXPECT_GT(whole, sent / 10);
+    EXPECT_LT(whole, sent - refused);
+  }
+  EXPECT_EQ(trains.available(), trains.capacity());
+}
+
+// Goal: datagrams that lie side by side in one buffer leave from there, and it is free afterwards, whether they left or
+// not. Method: pieces of a buffer, side by side, with gaps, of two peers by turns, to nowhere.
+TEST(UdpTrains, LeaveFromWhereTheyLieSideBySide) {
+  WG_OWN_NETWORK_OR_SKIP(net);
+  TrainBuffers trains{1};
+  TestWorker wa, wb;
+  auto a = open_or_fail(), b = open_or_fail(), c = open_or_fail();
+  ASSERT_TRUE(a && b && c);
+  const Endpoint to = endpoint_of(kLoopback4, b->listen_port()), nowhere = endpoint_of(ipv4(10, 9, 8, 7), 9);
+  const Endpoint other = endpoint_of(kLoopback4, c->listen_port());
+  for (const std::size_t length : {100, 700, 1400}) {
+    for (int way = 0; way < 5; ++way) {
+      Buffer* const buffer = trains.take();
+      ASSERT_NE(buffer, nullptr);
+      ASSERT_EQ(trains.take(), nullptr);
+      constexpr std::uint32_t kCount = 40;
+      buffer->references.fetch_add(kCount - 1);
+      std::uint8_t* at = buffer->memory + kHeadroom;
+      std::vector<std::uint32_t> expected;
+      for (std::uint32_t i = 0; i < kCount; ++i) {
+        Packet packet;
+        packet.buffer = buffer;
+        packet.data = at;
+        packet.length = static_cast<std::uint32_t>(length);
+        packet.to = way == 4 ? &nowhere : way == 3 && i % 2 == 1 ? &other : &to;
+        std::ranges::copy(octets_of(i, length), at);
+        at += length + (way == 1 && i % 8 == 7 ? 16 : way == 2 ? 1 : 0);
+        wa.burst.add(packet);
+        if (packet.to == &to) expected.push_back(i);
+      }
+      EXPECT_EQ(a->queue(0).send(wa.burst, wa.context), way == 4 ? 0u : kCount);
+      EXPECT_EQ(trains.available(), 1u);
+      std::size_t next = 0;
+      read_all(wb, b->queue(0), expected.size(), [&](Packet& packet) {
+        ASSERT_LT(next, expected.size());
+        EXPECT_TRUE(std::ranges::equal(packet.octets(), octets_of(expected[next++], length)));
+      });
+      EXPECT_EQ(next, expected.size());
+    }
+  }
+  EXPECT_EQ(wa.drops(Drop::kOuterUnreachable), 3u * 40u);
 }
 
 // Goal: UDP_GRO is given up when no trains come, asked for again when they may, and survives a change of the port.
