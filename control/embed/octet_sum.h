@@ -1,5 +1,5 @@
-// octet_sum.h: what the Internet checksum adds up (RFC 1071), while the octets are copied. For datagrams, which are copied
-// into a buffer and summed: one pass where ChecksumSum and memcpy take two.
+// octet_sum.h: what the Internet checksum adds up (RFC 1071), while the octets are copied. For datagrams, which are
+// copied into a buffer and summed: one pass where ChecksumSum and memcpy take two.
 //
 // Sums are of little-endian words, modulo 0xffff, below 2^36, so that a few can be added as they are. Where one piece
 // follows another its distance from the start is even.
