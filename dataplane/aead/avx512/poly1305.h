@@ -28,23 +28,7 @@ INLINE void transpose_rows(const Vector row[8], Vector column[8]) {
   }
 }
 
-// The last blocks of eight rows (their octets 48-63) to columns, in the order of the packets.
-INLINE void transpose_last_blocks(const Message m[8], u32 i, Vector& low, Vector& high) {
-  const auto four = [&](int k) {
-    const auto block = [&](int packet) {
-      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row_at(m[packet], i) + 48));
-    };
-    Vector v = _mm512_castsi128_si512(block(k));
-    v = _mm512_inserti64x2(v, block(k + 2), 1);
-    v = _mm512_inserti64x2(v, block(k + 4), 2);
-    return _mm512_inserti64x2(v, block(k + 6), 3);
-  };
-  const Vector even = four(0), odd = four(1);
-  low = _mm512_unpacklo_epi64(even, odd);
-  high = _mm512_unpackhi_epi64(even, odd);
-}
-
-// --- Poly1305 across packets of one length, short ---
+// --- Poly1305 across packets of one length ---
 
 // Columns of eight packets from where the cipher's lanes wrote their rows; the last row may be shorter.
 template <bool sealing>
@@ -71,8 +55,8 @@ INLINE void columns_of_eight(const Group& group, u32 first, u32 length, Vector* 
   column[last + 1] = set1(length);  // RFC 8439 §2.8: length of the additional data (0), length of the text
 }
 
-// Horner by pairs of blocks, (h + m0) r^2 + m1 r: r^3 and r^4 would cost short packets more than they save. Two eights
-// beside each other, because one waits for its own h most of the time.
+// Horner by pairs of blocks, (h + m0) r^2 + m1 r: r^3 and r^4 would cost short packets more than they save. Short ones
+// go two eights beside each other, because one alone waits for its own h.
 template <bool sealing, int eights>
 NOINLINE void poly_alike(Group& group, u32 first) {
   const u32 length = group.packet[first].length, blocks = poly_blocks(length);
@@ -126,7 +110,6 @@ NOINLINE void poly_across(Group& group, u32 first) {
     m[k] = message(sealing ? packet.out : packet.text, packet.length, rows);
     lengths[k] = packet.length;
   }
-  const bool same = longest == shortest;                    // then one mask serves all eight
   const u32 first_full = rows - poly_blocks(shortest) / 4;  // from this row on, all packets have all four blocks
 
   const Limbs r = clamped_r(group, first);
@@ -135,23 +118,11 @@ NOINLINE void poly_across(Group& group, u32 first) {
   const Factor by_r2 = factor(r2), by_r3 = factor(multiply(r2, by_r)), by_r4 = factor(multiply(r2, by_r2));
   Limbs h = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
   const Vector high_bit = set1(kHighBit);
-  u32 i = 0;
-  if (same && rows > 1 && m[0].shift == 48) {  // a multiple of 64 octets: the first row has only its last block
-    Vector low, high;
-    transpose_last_blocks(m, 0, low, high);
-    Limbs block = split(low, high);
-    block.v2 = _mm512_or_si512(block.v2, high_bit);
-    h = multiply(block, by_r);
-    i = 1;
-  }
-  for (; i < rows; ++i) {
+  for (u32 i = 0; i < rows; ++i) {
     Vector row[8], column[8];
     const bool last = i + 1 == rows, whole = i >= first_full;
     if (whole && !last) {
       for (int k = 0; k < 8; ++k) row[k] = load(row_at(m[k], i));
-    } else if (same) {
-      const __mmask64 octets = row_octets(m[0], i);
-      for (int k = 0; k < 8; ++k) row[k] = _mm512_maskz_loadu_epi8(octets, row_at(m[k], i));
     } else {
       for (int k = 0; k < 8; ++k) row[k] = edge_row(m[k], i);
     }
