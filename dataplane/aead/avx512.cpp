@@ -134,7 +134,8 @@ INLINE u32 columns_of(const Group& group) {
   return least;
 }
 
-// Or whether they all have a first block, if not a whole one, and are so short that their cipher is not worth cutting up.
+// Or whether they all have a first block, if not a whole one, and are so short that their cipher is not worth cutting
+// up.
 INLINE bool have_first_blocks(const Group& group) {
   return group.count == kMaxGroup && group.packet[0].blocks != 0 && group.packet[kMaxGroup - 1].blocks <= kColumnsMost;
 }

@@ -69,8 +69,7 @@ NOINLINE void poly_alike(Group& group, u32 first) {
     limbs.v2 = _mm512_or_si512(limbs.v2, set1(kHighBit));
     return limbs;
   };
-  for (int e = 0; e < eights; ++e)
-    columns_of_eight<sealing>(group, first + 8 * static_cast<u32>(e), length, text[e]);
+  for (int e = 0; e < eights; ++e) columns_of_eight<sealing>(group, first + 8 * static_cast<u32>(e), length, text[e]);
   for (int e = 0; e < eights; ++e) {
     const Limbs r = clamped_r(group, first + 8 * static_cast<u32>(e));
     by_r[e] = factor(r);
