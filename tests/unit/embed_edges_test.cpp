@@ -254,9 +254,9 @@ TEST(NodeEdges, ChecksumsOfDatagrams) {
     })) << what;
   };
   Octets bad = good;
-  bad[46] = bad[47] = 0;
+  std::fill_n(bad.begin() + 46, 2, std::uint8_t{0});
   malformed("no checksum", bad);
-  bad = good, bad[45] ^= 1;
+  bad = good, bad.at(45) ^= 1;
   malformed("a wrong length", bad);
   bad = good, bad.resize(44);
   malformed("a short header", bad);
