@@ -11,7 +11,6 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -255,7 +254,7 @@ TEST(NodeEdges, ChecksumsOfDatagrams) {
     })) << what;
   };
   Octets bad = good;
-  std::fill_n(bad.begin() + 46, 2, std::uint8_t{0});
+  bad.at(46) = bad.at(47) = 0;
   malformed("no checksum", bad);
   bad = good, bad.at(45) ^= 1;
   malformed("a wrong length", bad);
