@@ -9,7 +9,7 @@ needs_ethdev() {
 }
 
 # Outer = af_packet on alice's wire: handshake, echoes of both families and all sizes, TCP unaltered.
-limit[af_packet]=90
+limit[af_packet]=120
 case_af_packet() {
   needs_ethdev
   alice_and_relay
@@ -31,7 +31,7 @@ case_af_packet() {
 no_offloads() { at alice ethtool -K to-relay tx off tso off gso off gro off >/dev/null 2>&1 || :; }
 
 # Two engines joined by memif, shared memory and nothing else: wireplane to wireplane without a kernel between.
-limit[memif]=90
+limit[memif]=120
 case_memif() {
   needs_ethdev
   host relay far
@@ -55,7 +55,7 @@ case_memif() {
 }
 
 # A hub with one device port: alice and bob on one switched link, reached through next hops that the relay finds itself.
-limit[af_packet_hub]=90
+limit[af_packet_hub]=120
 case_af_packet_hub() {
   needs_ethdev
   host alice bob relay switch

@@ -49,7 +49,7 @@ switched_up() {
 worker_counts() { at relay "$WIREPLANE_RELAY" show relay --json | jq -c '[.engine.workers[] | .received_packets]'; }
 
 # af_xdp, two kernel queues, one worker that serves both: nothing is lost, and the host keeps its own traffic on the link.
-limit[ethdev_af_xdp]=90
+limit[ethdev_af_xdp]=120
 case_ethdev_af_xdp() {
   needs_ethdev
   switched 2
@@ -65,7 +65,7 @@ case_ethdev_af_xdp() {
 }
 
 # af_xdp with a worker a queue: each receives its own queue's peer.
-limit[ethdev_af_xdp_workers]=90
+limit[ethdev_af_xdp_workers]=120
 case_ethdev_af_xdp_workers() {
   needs_ethdev
   switched 2
@@ -79,7 +79,7 @@ case_ethdev_af_xdp_workers() {
 }
 
 # One kernel queue, two workers: the second has none and sends through the first.
-limit[ethdev_fewer_queues]=90
+limit[ethdev_fewer_queues]=120
 case_ethdev_fewer_queues() {
   needs_ethdev
   alice_and_relay
@@ -111,7 +111,7 @@ idle_ticks() { # NAME SECONDS
 }
 
 # virtio-user in one process, vhost in another, as outer devices; idle, both sleep until an interrupt.
-limit[ethdev_vhost]=90
+limit[ethdev_vhost]=120
 case_ethdev_vhost() {
   needs_ethdev
   host relay far
@@ -140,7 +140,7 @@ case_ethdev_vhost() {
 }
 
 # The same as inner devices: alice and bob have a hub each, and the hubs hand each other plain IP packets.
-limit[ethdev_vhost_inner]=90
+limit[ethdev_vhost_inner]=120
 case_ethdev_vhost_inner() {
   needs_ethdev
   host alice bob relay far
@@ -176,7 +176,7 @@ case_ethdev_vhost_inner() {
 }
 
 # DPDK's own tap as inner device: the host's kernel is a station on a link with us.
-limit[ethdev_tap]=90
+limit[ethdev_tap]=120
 case_ethdev_tap() {
   needs_ethdev
   alice_and_relay
@@ -256,7 +256,7 @@ PY
 
 # Outer frames with an 802.1Q tag, of two relays on a veth; what has no tag or another one is not ours. One is af_packet,
 # the other af_xdp.
-limit[ethdev_vlan]=90
+limit[ethdev_vlan]=120
 case_ethdev_vlan() {
   needs_ethdev
   host relay far
@@ -288,7 +288,7 @@ case_ethdev_vlan() {
 }
 
 # Jumbo frames: the link carries 9000, the tunnel 8900.
-limit[ethdev_jumbo]=90
+limit[ethdev_jumbo]=120
 case_ethdev_jumbo() {
   needs_ethdev
   host relay far
@@ -322,7 +322,7 @@ moves_to_v6() { # a late answer over IPv4 may call her back
 }
 
 # Outer datagrams in pieces, of both families, through an XDP filter: put together again.
-limit[ethdev_fragments]=90
+limit[ethdev_fragments]=120
 case_ethdev_fragments() {
   needs_ethdev
   alice_and_relay
@@ -390,9 +390,9 @@ link_comes_and_goes() {
   halt relay
   check "nothing is unaccounted for" not grep -q packets_unaccounted "$lab_logs/relay.log"
 }
-limit[ethdev_af_packet_unplugged]=90
+limit[ethdev_af_packet_unplugged]=120
 # The link of an af_packet device goes and comes while packets flow.
 case_ethdev_af_packet_unplugged() { link_comes_and_goes net_af_packet0; }
-limit[ethdev_af_xdp_unplugged]=90
+limit[ethdev_af_xdp_unplugged]=120
 # The same for af_xdp.
 case_ethdev_af_xdp_unplugged() { link_comes_and_goes net_af_xdp0; }

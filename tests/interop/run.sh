@@ -32,7 +32,7 @@ source "$here/world.sh"
 source "$here/kernel_guest.sh"
 # shellcheck source=tests/interop/matrix.sh
 source "$here/matrix.sh"
-declare -A limit=() # seconds a case may take; 60 where it says nothing
+declare -A limit=() # seconds a case may take; 100 where it says nothing
 for file in "$here"/cases_*.sh; do
   # shellcheck source=/dev/null
   source "$file"
@@ -54,11 +54,11 @@ run_case() { # NAME -> one line "PASS|FAIL|SKIP name seconds reason" in the resu
   rm -rf "$logs"
   mkdir -p "$logs"
   began=$(now_ms)
-  WIREPLANE_LAB_LOGS=$logs timeout -k 5 "${limit[$name]:-60}" bash "$here/run.sh" --one "$name" >"$logs/case.log" 2>&1 </dev/null || status=$?
+  WIREPLANE_LAB_LOGS=$logs timeout -k 5 "${limit[$name]:-100}" bash "$here/run.sh" --one "$name" >"$logs/case.log" 2>&1 </dev/null || status=$?
   case $status in
     0) verdict=PASS ;;
     77) verdict=SKIP reason=$(tail -n 1 "$logs/case.log") ;;
-    124 | 137) verdict=FAIL reason="took more than ${limit[$name]:-60} s" ;;
+    124 | 137) verdict=FAIL reason="took more than ${limit[$name]:-100} s" ;;
     *) verdict=FAIL reason=$(tail -n 1 "$logs/case.log") ;;
   esac
   local line
@@ -94,7 +94,7 @@ chosen=()
 for name in $(cases); do
   for glob in "${globs[@]}"; do
     # shellcheck disable=SC2053
-    if [[ $name == $glob ]]; then chosen+=("${limit[$name]:-60} $name") && break; fi
+    if [[ $name == $glob ]]; then chosen+=("${limit[$name]:-100} $name") && break; fi
   done
 done
 ((${#chosen[@]})) || die "no case is called so (see --list)"

@@ -129,7 +129,7 @@ transfer() {
   [[ -f $lab_dir/files/blob ]] || head -c 20000000 /dev/urandom >"$lab_dir/files/blob"
   spawn "http-$1" "$1" python3 -m http.server --bind "$2" --directory "$lab_dir/files" 8000
   wait_for 15 listens "$1" 8000 || return 1
-  at "$3" timeout 30 python3 -c 'import sys, urllib.request, shutil
+  at "$3" timeout 60 python3 -c 'import sys, urllib.request, shutil
 shutil.copyfileobj(urllib.request.urlopen(sys.argv[1]), open(sys.argv[2], "wb"))' "http://$2:8000/blob" "$lab_dir/files/copy"
   halt "http-$1"
   cmp "$lab_dir/files/blob" "$lab_dir/files/copy"
