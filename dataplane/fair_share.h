@@ -68,7 +68,9 @@ class FairShare {
     const std::uint64_t taken = offered_ - refused_, tolerated = offered_ / kTolerated;
     calm_ = refused_ == 0 ? calm_ + 1 : 0;
     active_ = calm_ < kCalm;
-    if (refused_ <= tolerated) {
+    if (peers_ <= 1) {  // nobody to be fair to: what a port that stalls now and then refuses is enough
+      share_ = std::numeric_limits<std::uint64_t>::max();
+    } else if (refused_ <= tolerated) {
       if (share_ < std::numeric_limits<std::uint64_t>::max() / 2) share_ += share_ / 32 + kLeast;  // is there more?
     } else if (taken != 0) {  // a port that takes nothing has nothing to share
       const std::uint64_t from = std::min(share_, largest_);

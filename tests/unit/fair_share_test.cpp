@@ -89,6 +89,22 @@ TEST(FairShare, EqualPeersGetTheSame) {
   EXPECT_GT(std::accumulate(passed.begin(), passed.end(), 0.0), 0.85 * 2000);
 }
 
+// Goal: a peer that is alone has no share: a port that stalls for a moment costs it what the port refuses, no more.
+// Method: a port that takes nothing in every fourth interval, and twice of what is offered in the others.
+TEST(FairShare, WhoIsAloneHasNoShare) {
+  Link link{{100}, 200, {}};
+  double passed = 0;
+  for (unsigned k = 0; k < 40; ++k) {
+    link.capacity = k % 4 == 0 ? 0 : 200;
+    passed += link.run(1, 1)[0];
+    if (k != 0) {
+      EXPECT_EQ(link.share.share(), UINT64_MAX) << k;
+    }
+  }
+  EXPECT_TRUE(link.share.active());
+  EXPECT_GT(passed, 30 * 100 * 0.95);
+}
+
 // Goal: the share follows a port whose rate changes, and is forgotten a second after the last refusal.
 TEST(FairShare, FollowsThePortAndEnds) {
   Link link{std::vector<unsigned>(50, 20), 400, {}};
