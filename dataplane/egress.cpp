@@ -18,14 +18,6 @@ std::uint8_t padding_of(std::uint32_t length, std::uint32_t mtu) {
   return static_cast<std::uint8_t>(std::min(padded, std::max(mtu, length)) - length);  // less than 16
 }
 
-// Does the inner packet go to where its peer is? Seldom, and only then it may be a datagram of our own (P42).
-bool goes_to(const std::uint8_t* ip, const Address& outer) {
-  const std::uint8_t* to = outer.octets.data();
-  if (is_ipv4(ip)) return outer.is_v4() && load_le<std::uint32_t>(ip + 16) == load_le<std::uint32_t>(to);
-  return outer.is_v6() && load_le<std::uint64_t>(ip + 24) == load_le<std::uint64_t>(to) &&
-         load_le<std::uint64_t>(ip + 32) == load_le<std::uint64_t>(to + 8);
-}
-
 // What a port refuses of a burst for want of room, and not for another reason: octets, by the burst's mean length.
 class Refusals {
  public:
@@ -123,12 +115,10 @@ void Worker::join_from_host(Burst& burst) {
   inner_->receive(burst, context_);
   if (burst.size() == first) return;
   note_received(burst, first);
-  for (const Packet& packet : std::span<Packet>{burst.begin() + first, burst.end()}) {  // where header and tag will be
-    __builtin_prefetch(packet.data - kDataHeaderSize, 1);
-    __builtin_prefetch(packet.data + packet.length + kTagSize - 1, 1);
-  }
   burst.filter(context_, [this](Packet& packet) {
     if (packet.from_peer != nullptr) return Drop::kNone;
+    __builtin_prefetch(packet.data - kDataHeaderSize, 1);  // where header and tag will be
+    __builtin_prefetch(packet.data + packet.length + kTagSize - 1, 1);
     packet.origin = Origin::kHost;
     link_.counters.inner_in.add(1);
     link_.counters.inner_in_octets.add(packet.length);
@@ -184,9 +174,7 @@ Drop Worker::route_from_host(Packet& packet) {
   packet.to = endpoint_of(*packet.peer);
   if (packet.to == nullptr)
     return refuse_with_icmp(packet, IcmpError::kUnreachable, Drop::kNoEndpoint);  // P38: EDESTADDRREQ
-  if (goes_to(packet.data, packet.to->remote) &&
-      is_own_datagram(packet.data, packet.length, settings_->listen_port, *packet.to) && !seeded_fault(42))
-    return Drop::kLoop;
+  if (is_own_datagram(packet.data, packet.length, settings_->listen_port, *packet.to)) return Drop::kLoop;
   if (packet.length > settings_->mtu) return shorten(packet);
   return within_share(packet) ? Drop::kNone : Drop::kOverFairShare;
 }

@@ -4,9 +4,10 @@
 // routes' version is what it was before the look-up (AllowedIps::version()); nobody tells this table of changes. Where
 // most destinations are new to it, it is left alone for a while. Owner: a worker, alone.
 #pragma once
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 
 #include "dataplane/base/bytes.h"
@@ -16,12 +17,10 @@ namespace wireplane {
 
 class RecentDestinations {
  public:
-  RecentDestinations() : lines_{std::make_unique<Line[]>(kLines)} {}
-
   // Shall so many destinations be asked here at all?
   bool useful(std::size_t count) {
     if (pause_ != 0) {
-      pause_ -= count < pause_ ? count : pause_;
+      pause_ -= std::min(count, pause_);
       return false;
     }
     asked_ += count;
@@ -30,11 +29,11 @@ class RecentDestinations {
     asked_ = found_ = 0;
     return true;
   }
-  void prefetch(const std::uint8_t* ip) const { __builtin_prefetch(&line_of(key_of(ip))); }
+  void prefetch(const std::uint8_t* ip) const { __builtin_prefetch(&lines_[place_of(key_of(ip))]); }
   // A raw PeerSlot, or kNoPeer; nothing: unknown.
   std::optional<std::uint32_t> find(const std::uint8_t* ip, std::uint32_t version) {
     const Key key = key_of(ip);
-    const Line& line = line_of(key);
+    const Line& line = lines_[place_of(key)];
     const bool second = !line.place[0].is(key, version);
     if (second && !line.place[1].is(key, version)) return std::nullopt;
     ++found_;
@@ -42,7 +41,7 @@ class RecentDestinations {
   }
   void remember(const std::uint8_t* ip, std::uint32_t version, std::uint32_t slot) {
     const Key key = key_of(ip);
-    Line& line = line_of(key);
+    Line& line = lines_[place_of(key)];
     line.place[1] = line.place[0];
     line.place[0] = {key.high, key.low, version, key.family, slot};
   }
@@ -68,15 +67,15 @@ class RecentDestinations {
   };
 
   static Key key_of(const std::uint8_t* ip) {
-    if (is_ipv4(ip)) return {0, load_le<std::uint32_t>(ip + 16), 4};
-    return {load_le<std::uint64_t>(ip + 24), load_le<std::uint64_t>(ip + 32), 6};
+    const std::uint8_t* to = destination_octets(ip);
+    if (is_ipv4(ip)) return {0, load_le<std::uint32_t>(to), 4};
+    return {load_le<std::uint64_t>(to), load_le<std::uint64_t>(to + 8), 6};
   }
-  [[nodiscard]] Line& line_of(const Key& key) const {
-    const std::uint64_t mixed = key.high * 0x9e3779b97f4a7c15u + key.low * 0xc2b2ae3d27d4eb4fu;
-    return lines_[mixed >> 57];
+  static std::size_t place_of(const Key& key) {
+    return (key.high * 0x9e3779b97f4a7c15u + key.low * 0xc2b2ae3d27d4eb4fu) >> 57;
   }
 
-  std::unique_ptr<Line[]> lines_;
+  std::array<Line, kLines> lines_{};
   std::size_t asked_ = 0, found_ = 0, pause_ = 0;
 };
 

@@ -77,13 +77,10 @@ std::uint32_t flow_hash(const Flow& flow) {
   return static_cast<std::uint32_t>(hash);
 }
 
-bool is_own_datagram(const std::uint8_t* ip, std::size_t length, std::uint16_t our_port, const Endpoint& peer) {
-  if (seeded_fault(42)) return false;
-  if (is_ipv4(ip) != peer.remote.is_v4() || !peer.valid()) return false;
-  if (std::memcmp(destination_octets(ip), peer.remote.octets.data(), peer.remote.bits() / 8) != 0) return false;
-  const Transport t = transport_of(ip, length);  // of a datagram in fragments, the first is recognised
-  return t.protocol == kProtocolUdp && t.octets >= kUdpHeaderSize && load_be16(ip + t.offset) == our_port &&
-         load_be16(ip + t.offset + 2) == peer.port;
+bool is_udp_between(const std::uint8_t* ip, std::size_t length, std::uint16_t from, std::uint16_t to) {
+  const Transport t = transport_of(ip, length);
+  return t.protocol == kProtocolUdp && t.octets >= kUdpHeaderSize && load_be16(ip + t.offset) == from &&
+         load_be16(ip + t.offset + 2) == to;
 }
 
 }  // namespace wireplane

@@ -139,9 +139,22 @@ struct Flow {
 [[nodiscard]] Flow flow_of(const std::uint8_t* ip, std::size_t length);
 [[nodiscard]] std::uint32_t flow_hash(const Flow& flow);  // for spreading; an adversary can make flows collide
 
+[[nodiscard]] inline bool goes_to(const std::uint8_t* ip, const Address& address) {
+  const std::uint8_t *to = destination_octets(ip), *other = address.octets.data();
+  if (is_ipv4(ip)) return address.is_v4() && load_le<std::uint32_t>(to) == load_le<std::uint32_t>(other);
+  return address.is_v6() && load_le<std::uint64_t>(to) == load_le<std::uint64_t>(other) &&
+         load_le<std::uint64_t>(to + 8) == load_le<std::uint64_t>(other + 8);
+}
+// Is it a UDP datagram between these ports? Of a datagram in fragments, the first is recognised.
+[[nodiscard]] bool is_udp_between(const std::uint8_t* ip, std::size_t length, std::uint16_t from, std::uint16_t to);
+
 // P42: is this inner packet a datagram that we ourselves sent, from our outer port to this peer's endpoint? Then the
-// tunnel was routed into itself, and each turn would make the packet longer. (Drop::kLoop.)
-[[nodiscard]] bool is_own_datagram(const std::uint8_t* ip, std::size_t length, std::uint16_t our_port,
-                                   const Endpoint& peer);
+// tunnel was routed into itself, and each turn would make the packet longer. (Drop::kLoop.) Asked of every packet that
+// the host sends: the address alone says no to nearly all.
+[[nodiscard]] inline bool is_own_datagram(const std::uint8_t* ip, std::size_t length, std::uint16_t our_port,
+                                          const Endpoint& peer) {
+  return !seeded_fault(42) && goes_to(ip, peer.remote) && peer.valid() &&
+         is_udp_between(ip, length, our_port, peer.port);
+}
 
 }  // namespace wireplane
