@@ -84,15 +84,8 @@ INLINE void fill(Lanes& lanes, const Group& group, Position& at, u32 end) {
 // x[w] holds word w of sixteen blocks; afterwards x[i] holds block i.
 INLINE void transpose(Vector x[16]) {
   Vector y[16];
-  for (int i = 0; i < 16;
-       i += 4) {  // 4x4 words inside each quarter: y[i + k] has words i..i+3 of blocks k, 4+k, 8+k, 12+k
-    const Vector a = _mm512_unpacklo_epi32(x[i], x[i + 1]), b = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    const Vector c = _mm512_unpacklo_epi32(x[i + 2], x[i + 3]), d = _mm512_unpackhi_epi32(x[i + 2], x[i + 3]);
-    y[i] = _mm512_unpacklo_epi64(a, c);
-    y[i + 1] = _mm512_unpackhi_epi64(a, c);
-    y[i + 2] = _mm512_unpacklo_epi64(b, d);
-    y[i + 3] = _mm512_unpackhi_epi64(b, d);
-  }
+  // y[i + k] has words i..i+3 of blocks k, 4+k, 8+k, 12+k
+  for (int i = 0; i < 16; i += 4) transpose_quarters(x + i, y + i);
   for (int k = 0; k < 4; ++k) {  // 4x4 quarters
     const Vector a = _mm512_shuffle_i32x4(y[k], y[4 + k], 0x44), b = _mm512_shuffle_i32x4(y[k], y[4 + k], 0xee);
     const Vector c = _mm512_shuffle_i32x4(y[8 + k], y[12 + k], 0x44),

@@ -130,5 +130,15 @@ INLINE Vector load(const void* at) { return _mm512_loadu_si512(at); }
 INLINE void store(void* at, Vector v) { _mm512_storeu_si512(at, v); }
 INLINE __mmask64 first_octets(u32 count) { return count >= 64 ? ~u64{0} : _bzhi_u64(~u64{0}, count); }
 
+// Four rows of words in each quarter, transposed: to[k] has word k of row 0, 1, 2, 3 of each quarter.
+INLINE void transpose_quarters(const Vector from[4], Vector to[4]) {
+  const Vector a = _mm512_unpacklo_epi32(from[0], from[1]), b = _mm512_unpackhi_epi32(from[0], from[1]);
+  const Vector c = _mm512_unpacklo_epi32(from[2], from[3]), d = _mm512_unpackhi_epi32(from[2], from[3]);
+  to[0] = _mm512_unpacklo_epi64(a, c);
+  to[1] = _mm512_unpackhi_epi64(a, c);
+  to[2] = _mm512_unpacklo_epi64(b, d);
+  to[3] = _mm512_unpackhi_epi64(b, d);
+}
+
 }  // namespace
 }  // namespace wireplane

@@ -72,14 +72,8 @@ NOINLINE void transpose_keys(Group& group, u32 first) {
     const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packet(i + 8).key));
     x[i] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
   }
-  for (int i = 0; i < 8; i += 4) {  // quarters: words 0-3 and 4-7 of keys i.. and i+8..
-    const Vector a = _mm512_unpacklo_epi32(x[i], x[i + 1]), b = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    const Vector c = _mm512_unpacklo_epi32(x[i + 2], x[i + 3]), d = _mm512_unpackhi_epi32(x[i + 2], x[i + 3]);
-    y[i] = _mm512_unpacklo_epi64(a, c);
-    y[i + 1] = _mm512_unpackhi_epi64(a, c);
-    y[i + 2] = _mm512_unpacklo_epi64(b, d);
-    y[i + 3] = _mm512_unpackhi_epi64(b, d);
-  }
+  // quarters: words 0-3 and 4-7 of keys i.. and i+8..
+  for (int i = 0; i < 8; i += 4) transpose_quarters(x + i, y + i);
   const Vector even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
   for (unsigned w = 0; w < 4; ++w) {
     store(&group.columns.word[kKeyRow + w][first], _mm512_permutex2var_epi64(y[w], even, y[4 + w]));
