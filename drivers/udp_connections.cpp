@@ -56,21 +56,28 @@ std::size_t UdpConnections::find(const Endpoint& to) const {
   return kNone;
 }
 
-// A candidate keeps its place against others as long as it is more frequent than they are.
+// Misra and Gries' frequent elements (1982): whoever is none of the candidates takes from all of them, so that whoever
+// sends more than a 17th of all stays one, and nobody is counted for more than passed. (A table by hash alone let two
+// busy peers in one place drive each other out for ever.)
+UdpConnections::Candidate* UdpConnections::candidate(std::uint64_t hash, std::uint32_t messages) {
+  if (const auto its = std::ranges::find(candidates_, hash, &Candidate::hash); its != candidates_.end()) {
+    its->messages += messages;
+    return &*its;
+  }
+  const auto least = std::ranges::min_element(candidates_, {}, &Candidate::messages);
+  const std::uint32_t taken = std::min(least->messages, messages);
+  for (Candidate& its : candidates_) its.messages -= taken;
+  if (taken == messages) return nullptr;
+  *least = {hash, messages - taken};
+  return &*least;
+}
+
 void UdpConnections::note(const Endpoint& peer, std::uint32_t messages, int fd) {
   if (most_ == 0 || pause_ != 0 || !can_be_connected(peer)) return;
   const std::uint64_t hash = fingerprint(peer);
-  Candidate& its = candidates_[(hash * 0x9e37'79b9'7f4a'7c15) >> 60];
-  if (its.hash != hash) {
-    if (its.messages > messages) {
-      its.messages -= messages;
-      return;
-    }
-    its = {hash, 0};
-  }
-  its.messages += messages;
-  if (its.messages < options_.much) return;
-  its.messages = 0;
+  Candidate* its = candidate(hash, messages);
+  if (its == nullptr || its->messages < options_.much) return;
+  its->messages = 0;
   if (count() == most_) return;
   if (std::any_of(all_.begin(), all_.end(), [&](const Connection& c) { return c.fd && c.peer == peer; }))
     return;  // it has one, which is leaving or was opened while this came

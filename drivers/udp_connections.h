@@ -83,6 +83,7 @@ class UdpConnections {
   };
   static constexpr std::size_t kCandidates = 16;
 
+  [[nodiscard]] Candidate* candidate(std::uint64_t hash, std::uint32_t messages);  // null: not frequent enough
   [[nodiscard]] bool open(const Endpoint& peer, std::uint64_t hash, int fd);
   void close(std::size_t i);
   void disconnect();
