@@ -16,6 +16,7 @@
 #include <string>
 
 #include "bench/bench.h"
+#include "dataplane/aead/avx512/rounds.h"
 #include "dataplane/aead/cpu.h"
 
 namespace wireplane::bench {
@@ -34,21 +35,6 @@ namespace {
   "vpmadd52luq %%zmm16, %%zmm17, %%zmm6\n\tvpmadd52luq %%zmm16, %%zmm17, %%zmm7\n\t"                                \
   "vpmadd52luq %%zmm16, %%zmm17, %%zmm8\n\tvpmadd52luq %%zmm16, %%zmm17, %%zmm9\n\t"                                \
   "vpmadd52luq %%zmm16, %%zmm17, %%zmm10\n\tvpmadd52luq %%zmm16, %%zmm17, %%zmm11\n\t"
-#define WG_ADD(a, b) "vpaddd %%zmm" #b ", %%zmm" #a ", %%zmm" #a "\n\t"
-#define WG_XOR(d, a) "vpxord %%zmm" #a ", %%zmm" #d ", %%zmm" #d "\n\t"
-#define WG_ROTATE(d, n) "vprold $" #n ", %%zmm" #d ", %%zmm" #d "\n\t"
-#define WG_STEP(n, a0, a1, a2, a3, b0, b1, b2, b3, d0, d1, d2, d3)                                                      \
-  WG_ADD(a0, b0) WG_ADD(a1, b1) WG_ADD(a2, b2) WG_ADD(a3, b3)                                                         \
-  WG_XOR(d0, a0) WG_XOR(d1, a1) WG_XOR(d2, a2) WG_XOR(d3, a3)                                                         \
-  WG_ROTATE(d0, n) WG_ROTATE(d1, n) WG_ROTATE(d2, n) WG_ROTATE(d3, n)
-#define WG_HALF_QUARTERS(n, m)                                                                                          \
-  WG_STEP(n, 0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15) WG_STEP(n, 16, 17, 18, 19, 20, 21, 22, 23, 28, 29, 30, 31)       \
-  WG_STEP(m, 8, 9, 10, 11, 12, 13, 14, 15, 4, 5, 6, 7) WG_STEP(m, 24, 25, 26, 27, 28, 29, 30, 31, 20, 21, 22, 23)
-#define WG_HALF_DIAGONALS(n, m)                                                                                         \
-  WG_STEP(n, 0, 1, 2, 3, 5, 6, 7, 4, 15, 12, 13, 14) WG_STEP(n, 16, 17, 18, 19, 21, 22, 23, 20, 31, 28, 29, 30)       \
-  WG_STEP(m, 10, 11, 8, 9, 15, 12, 13, 14, 5, 6, 7, 4) WG_STEP(m, 26, 27, 24, 25, 31, 28, 29, 30, 21, 22, 23, 20)
-#define WG_DOUBLE_ROUND                                                                                                 \
-  WG_HALF_QUARTERS(16, 12) WG_HALF_QUARTERS(8, 7) WG_HALF_DIAGONALS(16, 12) WG_HALF_DIAGONALS(8, 7)
 #define WG_CLOBBERS                                                                                                     \
   "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11"
 #define WG_ALL_CLOBBERS                                                                                                 \
@@ -59,7 +45,7 @@ namespace {
 constexpr double kOperations = 12 * 8;  // in one turn of each loop
 
 __attribute__((target("avx512f"), noinline)) void double_rounds(int turns) {
-  for (int i = 0; i < turns; ++i) __asm__ volatile(WG_DOUBLE_ROUND : : : WG_ALL_CLOBBERS);
+  for (int i = 0; i < turns; ++i) __asm__ volatile(WG_BOTH : : : WG_ALL_CLOBBERS);
 }
 
 void port_limit(benchmark::State& state, double octets, bool in_registers) {

@@ -1,6 +1,7 @@
 // double_pass.h: thirty-two ChaCha20 blocks in all 32 registers: the kernel's inline assembly.
 #pragma once
 #include "dataplane/aead/avx512/group.h"
+#include "dataplane/aead/avx512/rounds.h"
 
 namespace wireplane {
 namespace {  // of the one kernel file that includes this
@@ -9,9 +10,8 @@ constexpr u32 kSigma[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};  // 
 
 // clang-format off
 // Two states fill all 32 registers, and while one waits for its rotates (one or two pipes) the other adds. Compilers move
-// and spill registers here although none is missing, and lose a tenth of the cipher's speed (README.md). Every operation
-// works in place on a fixed register; state two's registers are those of state one plus 16. A STEP is a quarter of a quarter
-// round, for four columns or diagonals.
+// and spill registers here although none is missing, and lose a tenth of the cipher's speed (README.md); so the rounds
+// are written out in rounds.h.
 //
 // What follows the rounds, a state's *tail* (add the start, transpose, join with the text), needs other pipes than rounds
 // do, and registers. So the states are two double rounds apart, and each one's tail stands between rounds of the other:
@@ -21,33 +21,6 @@ constexpr u32 kSigma[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};  // 
 //   second state | tail of before  |           | 2       | tail            | ..
 //
 // The second state waits for its tail in memory (Late). During the 8, what will be joined is fetched into the first cache.
-#define WG_ADD(a, b) "vpaddd %%zmm" #b ", %%zmm" #a ", %%zmm" #a "\n\t"
-#define WG_XOR(d, a) "vpxord %%zmm" #a ", %%zmm" #d ", %%zmm" #d "\n\t"
-#define WG_ROTATE(d, n) "vprold $" #n ", %%zmm" #d ", %%zmm" #d "\n\t"
-#define WG_STEP(n, a0, a1, a2, a3, b0, b1, b2, b3, d0, d1, d2, d3)                                                \
-  WG_ADD(a0, b0) WG_ADD(a1, b1) WG_ADD(a2, b2) WG_ADD(a3, b3)                                                     \
-  WG_XOR(d0, a0) WG_XOR(d1, a1) WG_XOR(d2, a2) WG_XOR(d3, a3)                                                     \
-  WG_ROTATE(d0, n) WG_ROTATE(d1, n) WG_ROTATE(d2, n) WG_ROTATE(d3, n)
-// A double round of the first and of the second state in eight steps each; the steps of the other state, or of a tail, go between.
-#define WG_FIRST0 WG_STEP(16, 0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15)
-#define WG_FIRST1 WG_STEP(12, 8, 9, 10, 11, 12, 13, 14, 15, 4, 5, 6, 7)
-#define WG_FIRST2 WG_STEP(8, 0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15)
-#define WG_FIRST3 WG_STEP(7, 8, 9, 10, 11, 12, 13, 14, 15, 4, 5, 6, 7)
-#define WG_FIRST4 WG_STEP(16, 0, 1, 2, 3, 5, 6, 7, 4, 15, 12, 13, 14)
-#define WG_FIRST5 WG_STEP(12, 10, 11, 8, 9, 15, 12, 13, 14, 5, 6, 7, 4)
-#define WG_FIRST6 WG_STEP(8, 0, 1, 2, 3, 5, 6, 7, 4, 15, 12, 13, 14)
-#define WG_FIRST7 WG_STEP(7, 10, 11, 8, 9, 15, 12, 13, 14, 5, 6, 7, 4)
-#define WG_SECOND0 WG_STEP(16, 16, 17, 18, 19, 20, 21, 22, 23, 28, 29, 30, 31)
-#define WG_SECOND1 WG_STEP(12, 24, 25, 26, 27, 28, 29, 30, 31, 20, 21, 22, 23)
-#define WG_SECOND2 WG_STEP(8, 16, 17, 18, 19, 20, 21, 22, 23, 28, 29, 30, 31)
-#define WG_SECOND3 WG_STEP(7, 24, 25, 26, 27, 28, 29, 30, 31, 20, 21, 22, 23)
-#define WG_SECOND4 WG_STEP(16, 16, 17, 18, 19, 21, 22, 23, 20, 31, 28, 29, 30)
-#define WG_SECOND5 WG_STEP(12, 26, 27, 24, 25, 31, 28, 29, 30, 21, 22, 23, 20)
-#define WG_SECOND6 WG_STEP(8, 16, 17, 18, 19, 21, 22, 23, 20, 31, 28, 29, 30)
-#define WG_SECOND7 WG_STEP(7, 26, 27, 24, 25, 31, 28, 29, 30, 21, 22, 23, 20)
-#define WG_BOTH                                                                                                   \
-  WG_FIRST0 WG_SECOND0 WG_FIRST1 WG_SECOND1 WG_FIRST2 WG_SECOND2 WG_FIRST3 WG_SECOND3                             \
-  WG_FIRST4 WG_SECOND4 WG_FIRST5 WG_SECOND5 WG_FIRST6 WG_SECOND6 WG_FIRST7 WG_SECOND7
 
 // Where a state starts from, and what its blocks are joined with. WG_LANES: sixteen columns of a table for each state, and
 // an address a lane.

@@ -1,5 +1,5 @@
 // group.h: what the AVX-512 kernel works on: packets, the lanes of a pass, and a group with all its secrets. avx512.cpp
-// tells how it goes together; only that file includes what lies in this folder.
+// tells how it goes together; only that file includes what lies in this folder (and the bench rounds.h).
 #pragma once
 #include <immintrin.h>
 
