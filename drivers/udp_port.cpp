@@ -94,6 +94,8 @@ class UdpPort final : public Port {
       if (connections_.is_open(i)) fds.push_back(connections_.at(i).fd.get());
   }
 
+  void time_passes() { receiver_.time_passes(); }
+  [[nodiscard]] bool may_have_more() const { return receiver_.may_have_more(); }
   [[nodiscard]] int fd(Family family) const { return family == Family::kV4 ? v4_.get() : v6_.get(); }
   [[nodiscard]] UdpConnections& connections() { return connections_; }
   [[nodiscard]] UdpTrains trains() const {
@@ -179,6 +181,9 @@ UdpTrains UdpDevice::trains() const {
   }
   return all;
 }
+
+bool UdpDevice::may_have_more(unsigned worker) const { return ports_[worker]->may_have_more(); }
+void UdpDevice::time_passes(unsigned worker) { ports_[worker]->time_passes(); }
 
 unsigned UdpDevice::connections() const {
   unsigned count = 0;

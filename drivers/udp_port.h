@@ -51,6 +51,10 @@ class UdpDevice final : public OuterDevice {
   [[nodiscard]] Port& queue(unsigned worker) override;
   [[nodiscard]] std::string describe() const override;
   [[nodiscard]] UdpTrains trains() const;  // any thread
+  // Its worker's thread. False: the last receive() found its sockets empty, or left them alone; what comes makes their
+  // descriptors readable. Who does not come again at once then says so: a socket that was just empty is left alone.
+  [[nodiscard]] bool may_have_more(unsigned worker) const;
+  void time_passes(unsigned worker);
   // Any thread. How many peers have a socket of their own now, and how many ever had: who keeps an epoll set over
   // wake_fds() adds to it when that changes.
   [[nodiscard]] unsigned connections() const;

@@ -17,7 +17,7 @@ constexpr std::size_t kFewest = 8;          // messages asked for where nothing 
 constexpr std::size_t kWorthItsPart = 768;  // octets: below, a copy costs less than another part of a message
 constexpr std::size_t kLargeBurst = 16;     // datagrams in a call that make trains likely
 constexpr unsigned kLongestRest = 3;        // calls
-constexpr unsigned kStepsOfATurn = 2;       // with a burst to send, and with nothing
+constexpr unsigned kStepsOfATurn = 1;       // those with a burst to send
 constexpr unsigned kWithoutTrains = 8;      // calls, after which none are guessed
 constexpr std::uint32_t kInVain = 8'192;    // messages, after which UDP_GRO is given up
 constexpr std::uint32_t kFirstWait = 1'024, kLongestWait = 1 << 20;  // large bursts until it is tried again
@@ -44,7 +44,9 @@ void UdpReceiver::receive(int v4, int v6, Burst& burst, WorkerContext& context) 
   const std::size_t before = burst.size(), limit = before + receive_room(burst);
   hand_over(burst, limit, context);
   found_nothing_ = false;
-  if (next_ != received_) return;  // no room, or no buffers
+  const bool at_once = !std::exchange(time_passed_, false);
+  may_have_more_ = next_ != received_;
+  if (may_have_more_) return;  // no room, or no buffers
   if (skip_ != 0 && ++unsent_ <= kStepsOfATurn) {
     --skip_;
     return;
@@ -58,12 +60,13 @@ void UdpReceiver::receive(int v4, int v6, Burst& burst, WorkerContext& context) 
   first_ = first_ >= last_ ? 0 : first_ + 1;
   for (std::size_t k = 0, number = first_; k <= last_; ++k, number = number == last_ ? 0 : number + 1) {
     Lane& lane = lanes_[number];
-    if (fds_[number] < 0 || std::exchange(lane.drained, false)) continue;
+    if (fds_[number] < 0 || (std::exchange(lane.drained, false) && at_once)) continue;
     if (lane.rest != 0) {
       --lane.rest;
       resting |= 1u << number;
       continue;
     }
+    may_have_more_ = may_have_more_ || next_ != received_ || burst.size() == limit || comes_later(number);
     if (next_ != received_ || burst.size() == limit) return;
     if (comes_later(number)) continue;
     ask(number, burst, limit, context);
@@ -157,6 +160,7 @@ void UdpReceiver::ask(std::size_t number, Burst& burst, std::size_t limit, Worke
   else if (of_source_ != 0)
     note_source();
   lane.more = !drained;
+  may_have_more_ = may_have_more_ || lane.more;
   if (connected && drained && next_ == received_) connections_.found_empty(number - kConnected);
   lane.drained = drained && messages != 0;
   lane.rest = 0;

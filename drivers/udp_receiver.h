@@ -37,6 +37,10 @@ class UdpReceiver {
   void receive(int v4, int v6, Burst& burst, WorkerContext& context);
   // So many were sent after the last call, so that the next one comes at once: a socket that was empty rests.
   void sent(std::size_t packets);
+  // The next call does not come at once: what was empty may not be.
+  void time_passes() { time_passed_ = true; }
+  // The last call ended before every socket that it asked was empty.
+  [[nodiscard]] bool may_have_more() const { return may_have_more_; }
   // Datagrams that were read are still in here: the last call had no room or no buffers for them.
   [[nodiscard]] bool waits_for_buffers() const { return next_ != received_; }
   [[nodiscard]] std::uint64_t trains() const { return trains_.get(); }  // any thread
@@ -112,6 +116,8 @@ class UdpReceiver {
   std::array<int, kLanes> fds_{};      // < 0: not there
   std::size_t last_ = kConnected - 1;  // of those that may be there
   bool found_nothing_ = false;         // the last call
+  bool may_have_more_ = false;         // likewise
+  bool time_passed_ = false;           // since the last call
   unsigned in_vain_ = 0;               // calls in a row that asked and found nothing
   unsigned skip_ = 0;                  // calls that shall not ask
   unsigned unsent_ = 0;                // of them, since something was sent

@@ -157,22 +157,28 @@ Result<std::size_t> Node::wait(Duration at_most) {
 
 // Steps until nothing is left to do, a millisecond is over, or the application has to receive first.
 void Node::State::turn() {
-  Now now = system_now();
-  const Instant begun = now.engine;
-  Instant due_of_device = begun, due{};
-  for (bool more = true; more; now.engine = engine_clock()) {
-    if (due_of_device <= now.engine || control_has_work()) due_of_device = device->step(now);
+  const Instant begun = engine_clock();
+  Instant now = begun, due{};
+  for (bool more = true; more; now = engine_clock()) {
+    if (due_of_device <= now || control_has_work()) due_of_device = device->step(system_now());
     due = due_of_device;
-    more = workers[0]->step(now.engine) == Work::kDone || control_has_work();
+    const bool done = workers[0]->step(now) == Work::kDone;
+    more = (done && worker_has_work()) || control_has_work();
     if (streams != nullptr) {
-      more |= streams->step(app_ports, now.engine);
+      more |= streams->step(app_ports, now);
       due = std::min(due, streams->due());
     }
     if (!more) break;
-    due = now.engine;  // if we leave it at that, we come again at once
-    if (now.engine - begun >= kLongestTurn || !app_ports[0]->has_room_for_a_burst()) break;
+    due = now;  // if we leave it at that, we come again at once
+    if (now - begun >= kLongestTurn || !app_ports[0]->has_room_for_a_burst()) break;
   }
-  arm(due, now.engine);
+  outer->time_passes(0);
+  arm(due, now);
+}
+
+// After a step. What comes to the sockets from now on makes the descriptor readable.
+bool Node::State::worker_has_work() const {
+  return outer->may_have_more(0) || app_ports[0]->queued_out() != 0 || !engine->link(0).orders.empty();
 }
 
 bool Node::State::control_has_work() const {
@@ -227,6 +233,7 @@ void Node::State::sleep_of_control(Instant due) {
 
 // Something was configured: timers may be due earlier, orders may wait in rings.
 void Node::State::configured() {
+  due_of_device = Instant{};
   if (threaded())
     ring(control_wake_fd.get());
   else
@@ -280,14 +287,13 @@ void Node::State::take_event(const PeerView& view, const char* what) {
 }
 
 void Node::State::tell_events() {
+  std::unique_lock lock{events_mutex};
+  events_told = events_pushed;
+  if (streams != nullptr) stream_news_told = streams->news();
+  if (!options.on_event || events.empty()) return;
   std::deque<NodeEvent> told;
-  {
-    const std::lock_guard lock{events_mutex};
-    events_told = events_pushed;
-    if (streams != nullptr) stream_news_told = streams->news();
-    if (!options.on_event) return;
-    told.swap(events);
-  }
+  told.swap(events);
+  lock.unlock();
   for (const NodeEvent& event : told) options.on_event(event);
 }
 

@@ -69,6 +69,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   FileDescriptor control_wake_fd;  // eventfd: wakes the control thread
   std::atomic<bool> notified{false}, closed{false}, stop_control{false};
   Instant armed_at{};                     // of timer_fd; guarded by control
+  Instant due_of_device{};                // workers = 0: when it wants to be stepped; guarded by control
   bool ring_is_owed = false;              // who set `notified` had not rung yet; guarded by control
   bool stays_rung = false;                // notify_fd, over turns; guarded by control
   bool sockets_watched = false;           // in epoll_fd; guarded by control. If not, notify_fd is rung
@@ -130,6 +131,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   void run_control();
   void sleep_of_control(Instant due);
   [[nodiscard]] bool control_has_work() const;
+  [[nodiscard]] bool worker_has_work() const;  // workers = 0
   void turn();
   void arm(Instant due, Instant now);
   void notify();  // process() should be called
