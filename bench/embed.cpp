@@ -1,7 +1,9 @@
 // embed/datagrams/...: what the library's datagrams cost, beside sockets and the cipher alone, over loopback.
 //
 //   embed/datagrams/process/SIZE/gso|plain   between two nodes that this thread drives in turn
-//   embed/datagrams/threads/SIZE/gso|plain   between two nodes with a worker each: what all threads spend
+//   embed/datagrams/threads/SIZE/gso|plain   between two nodes with a worker each: what all threads spend, one or two
+//                                            bursts under way at a time
+//   embed/datagrams/deep/SIZE/gso|plain      the same, with 512 datagrams under way
 //   embed/open/node                          a node with a new key comes and goes
 //
 // The bar is measured in the same loop, some bursts of the one and some of the other: sendmmsg and recvmmsg of 64
@@ -177,22 +179,24 @@ class Pair {
     }
     return flying == kAtOnce && arrived == kAtOnce;
   }
-  // `bursts` of them, one or two under way at a time.
-  bool rounds_by_threads(std::size_t bursts) {
-    std::size_t left = bursts * kAtOnce, flying = 0;
+  // `bursts` of them, with at most so many datagrams under way.
+  bool rounds_by_threads(std::size_t bursts, std::size_t under_way) {
+    const std::size_t all = bursts * kAtOnce;
+    std::size_t sent = 0, arrived = 0;
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{10};
-    while (left != 0 && std::chrono::steady_clock::now() < end) {
-      if (flying <= kAtOnce)
-        if (const auto taken = a().send(burst_)) flying += *taken;
+    while (arrived < all && std::chrono::steady_clock::now() < end) {
+      while (sent < all && sent - arrived + kAtOnce <= under_way) {
+        const auto taken = a().send(burst_);
+        if (!taken) break;  // the queue is full: some of them leave while we receive
+        sent += *taken;
+      }
       const std::size_t got = take();
-      left -= std::min(got, left);
-      flying -= std::min(got, flying);
+      arrived += got;
       if (got != 0) continue;
       const auto waiting = b().wait(20ms);
-      if (!waiting || *waiting == 0) flying = 0;  // lost
+      if (!waiting || *waiting == 0) sent = arrived;  // lost
     }
-    while (b().wait(2ms) && take() != 0) continue;
-    return left == 0;
+    return arrived >= all;
   }
 
  private:
@@ -206,8 +210,17 @@ class Pair {
   std::vector<Datagram> burst_;
 };
 
-void datagrams(benchmark::State& state, std::size_t payload, bool gso, bool threads) {
-  constexpr std::size_t kRounds = 16;  // of each in turn
+// How the nodes are driven, and how many datagrams are under way: by process(), a burst; by threads, more or fewer.
+struct Driving {
+  const char* name;
+  bool threads;
+  std::size_t under_way, rounds;  // rounds: bursts of the nodes, then of the bar
+};
+constexpr std::array kDrivings{Driving{"process", false, kAtOnce, 16}, Driving{"threads", true, 2 * kAtOnce, 16},
+                               Driving{"deep", true, 8 * kAtOnce, 128}};
+
+void datagrams(benchmark::State& state, std::size_t payload, bool gso, const Driving& driving) {
+  const auto [name, threads, under_way, rounds] = driving;
   Pair pair{payload, gso, threads ? 1u : 0u};
   Bar bar{payload, gso};
   if (!bar.good()) return state.SkipWithError("no sockets with trains");
@@ -215,13 +228,13 @@ void datagrams(benchmark::State& state, std::size_t payload, bool gso, bool thre
   const clockid_t clock = threads ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_THREAD_CPUTIME_ID;
   double node_ns = 0, bar_ns = 0, sockets_ns = 0;
   const auto node = [&] {
-    if (threads) return pair.rounds_by_threads(kRounds);
-    for (std::size_t i = 0; i < kRounds; ++i)
+    if (threads) return pair.rounds_by_threads(rounds, under_way);
+    for (std::size_t i = 0; i < rounds; ++i)
       if (!pair.round_by_process()) return false;
     return true;
   };
   const auto sockets = [&](bool aead) {
-    for (std::size_t i = 0; i < kRounds; ++i)
+    for (std::size_t i = 0; i < rounds; ++i)
       if (!bar.round(aead)) return false;
     return true;
   };
@@ -237,7 +250,7 @@ void datagrams(benchmark::State& state, std::size_t payload, bool gso, bool thre
                       time(sockets_ns, [&] { return sockets(false); });
     if (!done) return state.SkipWithError("datagrams were lost");
   }
-  const auto packets = static_cast<double>(kRounds * kAtOnce * state.iterations());
+  const auto packets = static_cast<double>(rounds * kAtOnce * state.iterations());
   Meter::set(state, node_ns, packets, packets * static_cast<double>(payload));
   state.counters["bar_ns"] = bar_ns / packets;
   state.counters["sockets_ns"] = sockets_ns / packets;
@@ -254,12 +267,11 @@ void open_node(benchmark::State& state) {
 }
 
 [[maybe_unused]] const bool registered = [] {
-  for (const bool threads : {false, true})
+  for (const Driving& driving : kDrivings)
     for (const std::size_t size : {64, 512, 1372})
       for (const bool gso : {true, false}) {
-        const std::string name = std::string{"embed/datagrams/"} + (threads ? "threads/" : "process/") +
-                                 std::to_string(size) + (gso ? "/gso" : "/plain");
-        benchmark::RegisterBenchmark(name.c_str(), datagrams, size, gso, threads)->UseRealTime();
+        const std::string name = std::string{"embed/datagrams/"} + driving.name + "/" + std::to_string(size) + (gso ? "/gso" : "/plain");
+        benchmark::RegisterBenchmark(name.c_str(), datagrams, size, gso, driving)->UseRealTime();
       }
   return true;
 }();

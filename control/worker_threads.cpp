@@ -25,13 +25,15 @@ void warm_up(const Aead& aead) {
 
 }  // namespace
 
-WorkerThread::WorkerThread(Engine& engine, Worker& worker, unsigned number, bool busy, int core, unsigned idle_steps)
+WorkerThread::WorkerThread(Engine& engine, Worker& worker, unsigned number, bool busy, int core, unsigned idle_steps,
+                           bool lingers)
     : engine_{engine},
       worker_{worker},
       number_{number},
       busy_{busy},
       core_{core},
       idle_steps_{idle_steps},
+      lingers_{lingers},
       wake_fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {
   if (wake_fd_ < 0) return;  // out of descriptors: nobody can wake us, so we look again every kNap
   engine_.link(number_).doorbell.set_ringer([fd = wake_fd_] {
@@ -81,18 +83,28 @@ void WorkerThread::run() {
   warm_up(engine_.aead());
   std::vector<int> fds;
   unsigned idle = 0;
-  Instant now = engine_clock();
+  Instant now = engine_clock(), idle_since = now;
   while (!stop_.load(std::memory_order_relaxed)) {
     const Work work = worker_.step(now);
     const Instant after = engine_clock();
     if (work == Work::kDone) {
       worked_ns_.store(worked_ns_.load(std::memory_order_relaxed) + (after - now).count(), std::memory_order_relaxed);
+      if (idle > idle_steps_) linger_.found();
       idle = 0;
-    } else if (!busy_ && ++idle >= idle_steps_) {
+      idle_since = now = after;
+      continue;
+    }
+    if (busy_ || ++idle < idle_steps_) {
+      now = after;
+    } else if (lingers_ && linger_.pays(idle_since, after)) {
+      std::this_thread::yield();
+      now = engine_clock();
+    } else {
       sleep(fds);
+      now = engine_clock();
+      linger_.slept(idle_since, now);
       idle = 0;
     }
-    now = work == Work::kDone ? after : engine_clock();
   }
 }
 

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "control/linger.h"
 #include "dataplane/worker.h"
 
 namespace wireplane {
@@ -22,7 +23,9 @@ class WorkerThread {
   static constexpr Duration kLongestSleep = 1s;
 
   // Sets the ringer of the worker's doorbell; start() begins. `core` < 0: not pinned. `idle_steps`: before it sleeps.
-  WorkerThread(Engine& engine, Worker& worker, unsigned number, bool busy, int core, unsigned idle_steps = kIdleSteps);
+  // `lingers`: and then it looks on for a moment, where that pays (linger.h).
+  WorkerThread(Engine& engine, Worker& worker, unsigned number, bool busy, int core, unsigned idle_steps = kIdleSteps,
+               bool lingers = false);
   ~WorkerThread();  // stops and joins
   WorkerThread(const WorkerThread&) = delete;
   WorkerThread& operator=(const WorkerThread&) = delete;
@@ -43,6 +46,8 @@ class WorkerThread {
   const bool busy_;
   const int core_;
   const unsigned idle_steps_;
+  const bool lingers_;
+  Linger linger_;
   int wake_fd_;
   std::atomic<bool> stop_{false};
   std::atomic<std::int64_t> worked_ns_{0};

@@ -49,6 +49,7 @@ inline bool Worker::is_for_host(const Packet& packet) const {
 void Worker::for_the_host(Burst& burst) {
   if (burst.empty()) return;
   const bool all = settings_->has_inner && settings_->forward == Forward::kNone;  // whoever it is for: no look-up
+  if (all && inner_ != nullptr && !inner_share_.active()) return send_to_host(burst);
   if (!all) find_destinations(burst, 0);
   burst.filter(context_, [this](Packet& packet) {
     if (!is_for_host(packet)) {
@@ -62,7 +63,7 @@ void Worker::for_the_host(Burst& burst) {
     packet.buffer = nullptr;
     return Drop::kNone;
   });
-  send_to_host();
+  send_to_host(host_);
 }
 
 // Whose the inner destinations are. From packet `first` on.
@@ -98,13 +99,13 @@ inline void Worker::prefetch_send_side(const Packet& packet) const {
   if (SendingWord::has_session(word)) __builtin_prefetch(&engine_.sessions().at(SendingWord::slot(word)).sent, 1);
 }
 
-void Worker::send_to_host() {
-  if (host_.empty()) return;
+void Worker::send_to_host(Burst& burst) {
+  if (burst.empty()) return;
   std::uint64_t octets = 0;
-  for (const Packet& packet : host_) octets += packet.length;
+  for (const Packet& packet : burst) octets += packet.length;
   link_.counters.inner_out_octets.add(octets);
-  const Refusals refusals{link_.counters, Drop::kInnerSend, host_.size(), octets};
-  link_.counters.inner_out.add(inner_->send(host_, context_));
+  const Refusals refusals{link_.counters, Drop::kInnerSend, burst.size(), octets};
+  link_.counters.inner_out.add(inner_->send(burst, context_));
   inner_share_.offered(octets, refusals.octets(), now_);
 }
 
@@ -141,7 +142,7 @@ void Worker::route(Burst& burst) {
     }
     return verdict;
   });
-  send_to_host();
+  send_to_host(host_);
 }
 
 // From one peer to another, as a router does it (RFC 1812 §5.2, RFC 8200).

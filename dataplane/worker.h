@@ -100,7 +100,7 @@ class Worker {
   void find_destinations(Burst& burst, std::size_t first);
   void prefetch_send_side(const Packet& packet) const;
   void join_from_host(Burst& burst);
-  void send_to_host();
+  void send_to_host(Burst& burst);
   void route(Burst& burst);
   Drop route_relayed(Packet& packet);
   Drop route_from_host(Packet& packet);

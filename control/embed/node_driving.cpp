@@ -32,6 +32,12 @@ bool drain(int fd) {
   return ::read(fd, &rung, sizeof rung) == sizeof rung;
 }
 
+void sleep_on(int fd, Duration at_most) {
+  pollfd polled{fd, POLLIN, 0};
+  const timespec most = timespec_of(at_most);
+  ::ppoll(&polled, 1, &most, nullptr);
+}
+
 }  // namespace
 
 // ---- descriptors
@@ -149,10 +155,25 @@ Result<std::size_t> Node::wait(Duration at_most) {
     Result<std::size_t> waiting = process();
     const Duration left = end - engine_clock();
     if (!waiting || *waiting != 0 || s.news() != before || left <= Duration{0}) return waiting;
-    pollfd polled{fd(), POLLIN, 0};
-    const timespec most = timespec_of(left);
-    ::ppoll(&polled, 1, &most, nullptr);
+    if (s.threaded())
+      s.wait_for_notice(left);
+    else
+      sleep_on(fd(), left);
   }
+}
+
+// One thread lingers; others that wait for the same node sleep at once.
+void Node::State::wait_for_notice(Duration at_most) {
+  const std::unique_lock alone{lingering, std::try_to_lock};
+  const Instant since = engine_clock();
+  if (alone) {
+    for (Instant now = since; linger.pays(since, now) && now - since < at_most; now = engine_clock()) {
+      std::this_thread::yield();
+      if (notified.load(std::memory_order_relaxed)) return linger.found();
+    }
+  }
+  sleep_on(notify_fd.get(), at_most);
+  if (alone) linger.slept(since, engine_clock());
 }
 
 // Steps until nothing is left to do, a millisecond is over, or the application has to receive first.
@@ -195,7 +216,7 @@ bool Node::State::control_has_work() const {
 void Node::State::start_threads() {
   engine->control_doorbell().set_ringer([fd = control_wake_fd.get()] { ring(fd); });
   for (unsigned i = 0; i < worker_count(); ++i)
-    threads.push_back(std::make_unique<WorkerThread>(*engine, *workers[i], i, false, -1, kIdleSteps));
+    threads.push_back(std::make_unique<WorkerThread>(*engine, *workers[i], i, false, -1, kIdleSteps, true));
   for (const auto& thread : threads) thread->start();
   control_thread = std::thread{[this] { run_control(); }};
 }
@@ -224,9 +245,7 @@ void Node::State::run_control() {
 void Node::State::sleep_of_control(Instant due) {
   engine->control_doorbell().sleep_begin();
   const Duration wait = control_has_work() ? Duration{0} : std::clamp(due - engine_clock(), Duration{0}, Duration{1s});
-  pollfd polled{control_wake_fd.get(), POLLIN, 0};
-  const timespec timeout = timespec_of(wait);
-  ::ppoll(&polled, 1, &timeout, nullptr);
+  sleep_on(control_wake_fd.get(), wait);
   engine->control_doorbell().sleep_end();
   static_cast<void>(drain(control_wake_fd.get()));
 }

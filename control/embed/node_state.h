@@ -20,6 +20,7 @@
 #include "control/embed/paced_port.h"
 #include "control/embed/stream_layer.h"
 #include "control/embed/thrifty_pool.h"
+#include "control/linger.h"
 #include "control/system.h"
 #include "control/worker_threads.h"
 #include "drivers/file_descriptor.h"
@@ -90,6 +91,8 @@ struct __attribute__((visibility("hidden"))) Node::State {
   std::thread control_thread;
   std::shared_ptr<StreamLayer> streams;  // none: NodeOptions::streams is false
 
+  std::mutex lingering;  // one of the application's threads, in wait()
+  Linger linger;
   CourteousMutex control;
   std::mutex peers_mutex;
   std::vector<std::optional<Known>> known;  // by slot
@@ -141,6 +144,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   void take_event(const PeerView& view, const char* what);
   void tell_events();
   [[nodiscard]] std::uint64_t news();
+  void wait_for_notice(Duration at_most);  // with threads
   void wait_for_stream_news(std::uint64_t heard, Duration at_most);  // workers = 0
 
   // node_streams.cpp
