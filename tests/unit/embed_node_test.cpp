@@ -457,6 +457,48 @@ TEST_P(BothWays, ABusyPeerStillWakesUs) {
   }
 }
 
+// Goal: no wake is lost where threads look on for a moment before they sleep (linger.h), and none where they do not.
+// Method: bursts of 1 to 64 with pauses of nothing to 400 us between them, which begin and end while the others look on,
+// go to sleep or sleep; the receiver waits by wait() or by poll() on its descriptor. A wake that was lost would be made
+// good by the second's wake of an idle worker, or never by a receiver without a timeout of its own.
+TEST_P(BothWays, BurstsWithPausesBetweenThemWakeWhoeverSleeps) {
+  for (const bool by_descriptor : {false, true}) {
+    Pair pair{GetParam()};
+    const Octets payload(100, 1);
+    ASSERT_TRUE(pair.a->send(pair.ab, payload));
+    ASSERT_TRUE(pair.until([&] { return pair.b->receive([](const Received&) {}) != 0; }));
+    std::atomic<bool> stop{false};
+    std::thread driver{[&] {  // of the sender, where it has no threads
+      while (!stop) static_cast<void>(!pair.a->wait(1ms));
+    }};
+    unsigned late = 0, dice = 1;
+    for (int round = 0; round < 400 && !::testing::Test::HasFailure(); ++round) {
+      dice = dice * 1103515245 + 12345;
+      const std::vector<Datagram> burst(1 + (dice >> 16) % 64, Datagram{pair.ab, payload});
+      std::this_thread::sleep_for(std::chrono::microseconds{(dice >> 8) % 400} * (round % 3));
+      const auto begin = SteadyClock::now();
+      ASSERT_EQ(*pair.a->send(burst), burst.size());
+      std::size_t heard = 0;
+      while (heard < burst.size() && SteadyClock::now() - begin < 10s) {
+        if (const auto got = pair.b->receive([](const Received&) {}, 1024); got != 0) {
+          heard += got;
+        } else if (by_descriptor) {
+          pollfd polled{pair.b->fd(), POLLIN, 0};
+          ::poll(&polled, 1, 10'000);
+          static_cast<void>(!pair.b->process());
+        } else {
+          static_cast<void>(!pair.b->wait(10s));
+        }
+      }
+      EXPECT_EQ(heard, burst.size()) << round;
+      late += SteadyClock::now() - begin > 700ms;
+    }
+    stop = true;
+    driver.join();
+    EXPECT_LT(late, 3u);  // the machine's own absences
+  }
+}
+
 // Goal: a datagram that the peer's own IP stack has made is read as one; a damaged one is dropped, counted; what a peer
 // sealed with a wrong checksum is as it sealed it.
 // Method: packets as a kernel would write them, by hand: right, with a wrong checksum, with a wrong length.
