@@ -38,36 +38,62 @@ std::uint64_t sum_of(const Address& v6) {
          halves_of_word(load_le<std::uint64_t>(v6.octets.data() + 8));
 }
 
-// `addresses`: their sum.
-std::uint32_t write_datagram(std::uint8_t* ip, const Address& from, const Datagram& datagram, std::uint64_t addresses) {
-  const auto length = static_cast<std::uint16_t>(kUdpHeaderSize + datagram.payload.size());
-  std::uint8_t* udp = ip + kIpv6HeaderSize;
-  store_be32(ip, 0x6000'0000u | std::uint32_t{datagram.traffic_class} << 20);
-  store_be16(ip + 4, length);
-  ip[6] = kProtocolUdp;
-  ip[7] = 64;
-  std::memcpy(ip + kAddressesAt, from.octets.data(), 16);
-  std::memcpy(ip + kAddressesAt + 16, datagram.to.address.octets.data(), 16);
-  store_be16(udp, datagram.from_port);
-  store_be16(udp + 2, datagram.port);
-  store_be16(udp + 4, length);
-  const std::uint64_t sum = addresses + word_in_sum(kProtocolUdp) + 2 * word_in_sum(length) +
-                            word_in_sum(datagram.from_port) + word_in_sum(datagram.port) +
-                            copy_with_sum(udp + kUdpHeaderSize, datagram.payload.data(), datagram.payload.size());
-  const auto checksum = static_cast<std::uint16_t>(~folded_sum(sum));
-  store_be16(udp + 6, checksum == 0 ? 0xffff : checksum);
-  return static_cast<std::uint32_t>(kIpv6HeaderSize + length);
-}
+// What the datagrams of a burst have in common as long as they go to one place and are of one length: their headers, but
+// for the checksum, and what these add to it.
+class Headers {
+ public:
+  explicit Headers(const Address& from) : from_{from} {}
+  [[nodiscard]] bool fit(const Datagram& datagram) const {
+    return datagram.to.id == to_ && datagram.payload.size() == payload_ && datagram.port == port_ &&
+           datagram.from_port == from_port_ && datagram.traffic_class == traffic_class_;
+  }
+  void make(const Datagram& datagram) {
+    to_ = datagram.to.id;
+    payload_ = datagram.payload.size();
+    port_ = datagram.port;
+    from_port_ = datagram.from_port;
+    traffic_class_ = datagram.traffic_class;
+    const auto length = static_cast<std::uint16_t>(kUdpHeaderSize + payload_);
+    std::uint8_t* const ip = octets_.data();
+    std::uint8_t* const udp = ip + kIpv6HeaderSize;
+    store_be32(ip, 0x6000'0000u | std::uint32_t{traffic_class_} << 20);
+    store_be16(ip + 4, length);
+    ip[6] = kProtocolUdp;
+    ip[7] = 64;
+    std::memcpy(ip + kAddressesAt, from_.octets.data(), 16);
+    std::memcpy(ip + kAddressesAt + 16, datagram.to.address.octets.data(), 16);
+    store_be16(udp, from_port_);
+    store_be16(udp + 2, port_);
+    store_be16(udp + 4, length);
+    sum_ = sum_of(from_) + sum_of(datagram.to.address) + word_in_sum(kProtocolUdp) + 2 * word_in_sum(length) +
+           word_in_sum(from_port_) + word_in_sum(port_);
+  }
+  std::uint32_t write(std::uint8_t* ip, std::span<const std::uint8_t> payload) const {
+    std::memcpy(ip, octets_.data(), kDatagramHeaders);
+    const std::uint64_t sum = sum_ + copy_with_sum(ip + kDatagramHeaders, payload.data(), payload.size());
+    const auto checksum = static_cast<std::uint16_t>(~folded_sum(sum));
+    store_be16(ip + kDatagramHeaders - 2, checksum == 0 ? 0xffff : checksum);
+    return static_cast<std::uint32_t>(kDatagramHeaders + payload.size());
+  }
+
+ private:
+  const Address& from_;
+  PeerId to_{};
+  std::size_t payload_ = ~std::size_t{0};
+  std::uint16_t port_ = 0, from_port_ = 0;
+  std::uint8_t traffic_class_ = 0;
+  std::uint64_t sum_ = 0;
+  alignas(16) std::array<std::uint8_t, kDatagramHeaders> octets_;
+};
 
 // The worker has checked that the source is the peer's, and the length. The tag has told that the octets are those that
 // the peer sealed: its checksum, of its own packet, tells no more than that (the kernel's WireGuard does not look at it
-// either), but there must be one. Writes all of `out`, a word at a time; false: malformed.
-bool read_packet(const AppPort::Inbound& in, const NodePeer& from, const Address& us, Received& out) {
+// either), but there must be one. Writes all of `out` but `from`, whose it is; false: malformed.
+bool read_packet(const AppPort::Inbound& in, const Address& us, Received& out) {
   const std::uint8_t* ip = in.data;
-  out.from = from;
   out.packet = {ip, in.length};
   const bool ours = !is_ipv4(ip) && ip[6] == kProtocolUdp &&
-                    std::memcmp(ip + kAddressesAt, from.address.octets.data(), 16) == 0 &&
+                    std::memcmp(ip + kAddressesAt, out.from.address.octets.data(), 16) == 0 &&
                     std::memcmp(ip + kAddressesAt + 16, us.octets.data(), 16) == 0;
   if (!ours) {
     out.datagram = false;
@@ -136,18 +162,21 @@ class Node::State::Outgoing {
 
   // False: no buffer, or the worker's queue is full.
   bool add(const Datagram& datagram) {
-    const unsigned worker = datagram.to.id.slot.raw() % s_.worker_count();
-    if ((worker != worker_ || count_ == room_) && !begin(worker)) return false;
-    const std::size_t length = kDatagramHeaders + datagram.payload.size();
-    const std::uint64_t addresses = from_us_ + sum_of(datagram.to.address);
-    if (std::uint8_t* const place = in_a_train(sealed_length(length, s_.options.mtu)); place != nullptr) {
-      ready_[count_++] = {train_, write_datagram(place, s_.address, datagram, addresses), place};
+    if (!headers_.fit(datagram)) {
+      headers_.make(datagram);
+      sealed_ = sealed_length(kDatagramHeaders + datagram.payload.size(), s_.options.mtu);
+      const unsigned worker = datagram.to.id.slot.raw() % s_.worker_count();
+      if (worker != worker_ && !begin(worker)) return false;
+    }
+    if (count_ == room_ && !begin(worker_)) return false;
+    if (std::uint8_t* const place = in_a_train(sealed_); place != nullptr) {
+      ready_[count_++] = {train_, headers_.write(place, datagram.payload), place};
       return true;
     }
     if (have_ == 0) have_ = s_.pool->take(spare_.data(), room_ - count_);
     if (have_ == 0) return false;
     Buffer* buffer = spare_[--have_];
-    ready_[count_++] = {buffer, write_datagram(buffer->memory + kHeadroom, s_.address, datagram, addresses)};
+    ready_[count_++] = {buffer, headers_.write(buffer->memory + kHeadroom, datagram.payload)};
     return true;
   }
   std::size_t push() {
@@ -197,7 +226,8 @@ class Node::State::Outgoing {
   }
   State& s_;
   const std::size_t wanted_;
-  const std::uint64_t from_us_ = sum_of(s_.address);
+  Headers headers_{s_.address};
+  std::size_t sealed_ = 0;  // of a datagram with these headers
   unsigned worker_ = ~0u;
   std::size_t have_ = 0, count_ = 0, room_ = 0, taken_ = 0;
   bool full_ = false;  // what was taken is the first of the burst: nothing may follow what was not
@@ -269,6 +299,7 @@ std::size_t Node::receive(const Take& take, std::size_t at_most) {
   State& s = *state_;
   if (s.forked()) return 0;
   std::size_t given = 0;
+  Received received;  // the packets of one peer, which mostly come together, differ in the rest
   const unsigned first = s.next_port.fetch_add(1, std::memory_order_relaxed);
   for (unsigned i = 0; i < s.worker_count() && given < at_most; ++i) {
     AppPort& app = *s.app_ports[(first + i) % s.worker_count()];
@@ -276,30 +307,22 @@ std::size_t Node::receive(const Take& take, std::size_t at_most) {
       Borrowed borrowed;
       borrowed.take(app, at_most - given);
       if (borrowed.packets().empty()) break;
-      alignas(Received) std::array<std::byte, kBulk * sizeof(Received)> room;  // not cleared: most of it stays unused
-      auto* const received = reinterpret_cast<Received*>(room.data());
-      std::size_t count = 0;
-      {
-        const std::lock_guard lock{s.peers_mutex};
-        const NodePeer* from = nullptr;
-        for (const AppPort::Inbound& in : borrowed.packets()) {
-          if (from == nullptr || from->id != in.from) {
-            const std::size_t slot = in.from.slot.raw();
-            const bool there = slot < s.known.size() && s.known[slot] && s.known[slot]->peer.id == in.from;
-            from = there ? &s.known[slot]->peer : nullptr;
-          }
-          if (from == nullptr) {  // removed while its packet waited here
+      for (const AppPort::Inbound& in : borrowed.packets()) {
+        if (in.from != received.from.id || in.from.generation == 0) {
+          const std::optional<NodePeer> from = s.find(in.from);
+          received.from = from.value_or(NodePeer{});
+          if (!from) {  // removed while its packet waited here
             s.from_nobody.fetch_add(1, std::memory_order_relaxed);
             continue;
           }
-          if (read_packet(in, *from, s.address, received[count]))
-            ++count;
-          else
-            s.malformed.fetch_add(1, std::memory_order_relaxed);
         }
+        if (!read_packet(in, s.address, received)) {
+          s.malformed.fetch_add(1, std::memory_order_relaxed);
+          continue;
+        }
+        take(received);
+        ++given;
       }
-      for (std::size_t k = 0; k < count; ++k) take(received[k]);
-      given += count;
       more = borrowed.packets().size() == kBulk;
     }
   }
