@@ -136,8 +136,8 @@ class UdpReceiver {
   Seen seen_{};
   std::uint8_t* spill_ = nullptr;  // kSpill a message; touched when it is needed
   std::array<mmsghdr, kUdpMessages> receiving_{};
-  std::array<Incoming, kUdpMessages> incoming_{};
-  std::array<iovec, kParts> parts_{};
+  std::array<Incoming, kUdpMessages> incoming_;  // these two written as messages are prepared: no page before
+  std::array<iovec, kParts> parts_;
   std::array<Buffer*, kParts> held_{};  // behind parts_; null: none, or the spill
   Tally trains_, copied_;
 };

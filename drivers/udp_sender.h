@@ -87,7 +87,7 @@ class UdpSender {
   std::array<iovec, kBurst + 1> parts_;
   std::array<std::uint8_t, 32'768> copies_;          // of trains of short datagrams
   std::array<mmsghdr, kUdpMessages + 1> sending_{};  // the last: of what is sent singly
-  std::array<Outgoing, kUdpMessages + 1> outgoing_{};
+  std::array<Outgoing, kUdpMessages + 1> outgoing_;  // written as messages are: no page before
   Tally trains_, refused_;
 };
 
