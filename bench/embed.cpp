@@ -270,7 +270,8 @@ void open_node(benchmark::State& state) {
   for (const Driving& driving : kDrivings)
     for (const std::size_t size : {64, 512, 1372})
       for (const bool gso : {true, false}) {
-        const std::string name = std::string{"embed/datagrams/"} + driving.name + "/" + std::to_string(size) + (gso ? "/gso" : "/plain");
+        const std::string name =
+            std::string{"embed/datagrams/"} + driving.name + "/" + std::to_string(size) + (gso ? "/gso" : "/plain");
         benchmark::RegisterBenchmark(name.c_str(), datagrams, size, gso, driving)->UseRealTime();
       }
   return true;

@@ -144,7 +144,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   void take_event(const PeerView& view, const char* what);
   void tell_events();
   [[nodiscard]] std::uint64_t news();
-  void wait_for_notice(Duration at_most);  // with threads
+  void wait_for_notice(Duration at_most);                            // with threads
   void wait_for_stream_news(std::uint64_t heard, Duration at_most);  // workers = 0
 
   // node_streams.cpp

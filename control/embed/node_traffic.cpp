@@ -38,8 +38,8 @@ std::uint64_t sum_of(const Address& v6) {
          halves_of_word(load_le<std::uint64_t>(v6.octets.data() + 8));
 }
 
-// What the datagrams of a burst have in common as long as they go to one place and are of one length: their headers, but
-// for the checksum, and what these add to it.
+// What the datagrams of a burst have in common as long as they go to one place and are of one length: their headers,
+// but for the checksum, and what these add to it.
 class Headers {
  public:
   explicit Headers(const Address& from) : from_{from} {}

@@ -458,9 +458,9 @@ TEST_P(BothWays, ABusyPeerStillWakesUs) {
 }
 
 // Goal: no wake is lost where threads look on for a moment before they sleep (linger.h), and none where they do not.
-// Method: bursts of 1 to 64 with pauses of nothing to 400 us between them, which begin and end while the others look on,
-// go to sleep or sleep; the receiver waits by wait() or by poll() on its descriptor. A wake that was lost would be made
-// good by the second's wake of an idle worker, or never by a receiver without a timeout of its own.
+// Method: bursts of 1 to 64 with pauses of nothing to 400 us between them, which begin and end while the others look
+// on, go to sleep or sleep; the receiver waits by wait() or by poll() on its descriptor. A wake that was lost would be
+// made good by the second's wake of an idle worker, or never by a receiver without a timeout of its own.
 TEST_P(BothWays, BurstsWithPausesBetweenThemWakeWhoeverSleeps) {
   for (const bool by_descriptor : {false, true}) {
     Pair pair{GetParam()};
