@@ -73,7 +73,7 @@ NOINLINE void poly_alike(Group& group, u32 first) {
   for (int e = 0; e < eights; ++e) {
     const Limbs r = clamped_r(group, first + 8 * static_cast<u32>(e));
     by_r[e] = factor(r);
-    by_r2[e] = factor(multiply(r, by_r[e]));
+    if (blocks > 1) by_r2[e] = factor(multiply(r, by_r[e]));  // not for a keepalive
   }
   u32 i = blocks & 1;
   for (int e = 0; e < eights; ++e) {
