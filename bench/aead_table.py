@@ -2,9 +2,10 @@
 """Runs wireplane-bench's aead cases interleaved and prints the table of dataplane/aead/README.md.
 
     bench/aead_table.py build/release/wireplane-bench [--shapes] [--cold] [--repetitions N] [--min-time S]
+                        [--before "flock FILE chrt -f 50 taskset -c 1"]
 
-Every figure is the median of the repetitions, all of one run, in random order. The ratio is the faster of ipsec-mb's two
-interfaces divided by ours.
+Every figure is the median of the repetitions; a row's are all of one run, in random order, so that a lock before it is held
+for seconds only. The ratio is the faster of ipsec-mb's two interfaces divided by ours.
 """
 import argparse
 import collections
@@ -16,7 +17,7 @@ SIZES = ["0", "16", "64", "128", "256", "512", "1024", "1280", "1420", "8192", "
 
 
 def run(program, pattern, options):
-    command = [program, f"--benchmark_filter={pattern}", "--benchmark_format=json", f"--benchmark_min_time={options.min_time}",
+    command = [*options.before.split(), program, f"--benchmark_filter={pattern}", "--benchmark_format=json", f"--benchmark_min_time={options.min_time}",
                f"--benchmark_repetitions={options.repetitions}", "--benchmark_enable_random_interleaving=true"]
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     samples = collections.defaultdict(list)
@@ -32,10 +33,10 @@ def ratio(ours, *rivals):
 
 def by_size(program, options, suffix=""):
     kernels = ["by_shape", "avx2", "ipsec_mb", "ipsec_mb_job", "ipsec_mb_avx2", "openssl", "portable"]
-    pattern = f"aead/(seal|open)/({'|'.join(kernels)})/({'|'.join(SIZES)}){suffix}$"
-    if not suffix:
-        pattern += "|aead/(port|register)_limit/"
-    ns = run(program, pattern, options)
+    ns = {}
+    for size in SIZES:
+        limits = "" if suffix else f"|aead/(port|register)_limit/{size}$"
+        ns |= run(program, f"aead/(seal|open)/({'|'.join(kernels)})/{size}{suffix}$" + limits, options)
     for operation in ["seal", "open"]:
         print(f"\n| {operation}{suffix}, ns a packet | by_shape | ipsec-mb burst | job | ratio | OpenSSL | libsodium | port limit | registers' limit | "
               "avx2 | ipsec-mb's AVX2 | ratio |\n|" + "---|" * 12)
@@ -53,9 +54,10 @@ def by_size(program, options, suffix=""):
 
 
 def by_batch(program, options):
-    sizes, batches = ["0", "64", "256", "512", "1420", "8192", "imix", "uniform"], [1, 2, 4, 8, 16, 64]
-    pattern = f"aead/(seal|open)/(by_shape|ipsec_mb|ipsec_mb_job)/({'|'.join(sizes)})/batch"
-    ns = run(program, pattern, options)
+    sizes, batches = [*SIZES[:3], "256", "512", *SIZES[8:]], [1, 2, 4, 8, 16, 64]
+    ns = {}
+    for size in sizes:
+        ns |= run(program, f"aead/(seal|open)/(by_shape|ipsec_mb|ipsec_mb_job)/{size}/batch", options)
     for operation in ["seal", "open"]:
         print(f"\n| {operation}, ratio | " + " | ".join(f"batch {n}" for n in batches) + " |\n|" + "---|" * (len(batches) + 1))
         for size in sizes:
@@ -71,6 +73,7 @@ def main():
     parser.add_argument("program")
     parser.add_argument("--shapes", action="store_true", help="batches of 1 to 64 instead of the sizes")
     parser.add_argument("--cold", action="store_true", help="buffers beyond L2 instead of warm ones")
+    parser.add_argument("--before", default="", help="what each run of the program is started with")
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--min-time", type=float, default=0.02)
     options = parser.parse_args()
