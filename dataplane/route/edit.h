@@ -51,7 +51,7 @@ class Edit {
 
  private:
   static constexpr unsigned kMost = Bucket<Key>::kMost;
-  static constexpr unsigned kFew = 4;  // so few are a bucket again
+  static constexpr unsigned kFew = 6;  // so few are a bucket again
   // Nodes of a path, a full bucket's parts, and a bucket's children on the way back.
   static constexpr std::size_t kMostBlocks = kBits<Key> / kStride + 1 + kMost + 3 + kFew;
 

@@ -96,6 +96,10 @@ struct Walks {
     at[i] = to;
     ask(to.address());
     ask(to.second_line());
+    if constexpr (Bucket<Key>::kMost * sizeof(Key) > 128) {
+      ask(to.third_line());
+      ask(to.third_line() + 64);
+    }
     bucket[buckets] = i;
     buckets += to.kind() == Ref<Key>::kBucket;
     other[others] = i;
@@ -233,24 +237,36 @@ void search_plain(Ref<Key> root, const std::uint8_t* const* addresses, std::size
 struct Avx2Buckets : PlainBuckets {
   using PlainBuckets::matches;
   [[gnu::target(WG_ROUTE_AVX2)]] static inline unsigned matches(Bucket<std::uint32_t> bucket, std::uint32_t key) {
+    const unsigned first = eight(bucket, key, 0);
+    return bucket.count() <= 8 ? first : first | eight(bucket, key, 8) << 8;
+  }
+
+ private:
+  [[gnu::target(WG_ROUTE_AVX2)]] static inline unsigned eight(Bucket<std::uint32_t> bucket, std::uint32_t key,
+                                                              unsigned from) {
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    const __m256i there = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(bucket.count())), lanes);
-    const __m256i lengths = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bucket.lengths())));
-    const __m256i unused = _mm256_sub_epi32(_mm256_set1_epi32(32), lengths);
-    const __m256i keys = _mm256_maskload_epi32(reinterpret_cast<const int*>(bucket.keys()), there);
+    const __m256i there = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(bucket.count() - from)), lanes);
+    const auto* octets = reinterpret_cast<const __m128i*>(bucket.lengths() + from);
+    const __m256i unused = _mm256_sub_epi32(_mm256_set1_epi32(32), _mm256_cvtepu8_epi32(_mm_loadl_epi64(octets)));
+    const __m256i keys = _mm256_maskload_epi32(reinterpret_cast<const int*>(bucket.keys()) + from, there);
     const __m256i differ = _mm256_srlv_epi32(_mm256_xor_si256(keys, _mm256_set1_epi32(static_cast<int>(key))), unused);
     const __m256i equal = _mm256_and_si256(_mm256_cmpeq_epi32(differ, _mm256_setzero_si256()), there);
     return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(equal)));
   }
 };
 struct Avx512Buckets {
+  // Keys behind the last are slots, or of the next block: looked at, and not taken.
   [[gnu::target(WG_ROUTE_AVX512)]] static inline unsigned matches(Bucket<std::uint32_t> bucket, std::uint32_t key) {
-    const auto there = static_cast<__mmask8>((1u << bucket.count()) - 1);
-    const __m256i lengths = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bucket.lengths())));
-    const __m256i unused = _mm256_sub_epi32(_mm256_set1_epi32(32), lengths);
-    const __m256i keys = _mm256_maskz_loadu_epi32(there, bucket.keys());
-    const __m256i differ = _mm256_srlv_epi32(_mm256_xor_si256(keys, _mm256_set1_epi32(static_cast<int>(key))), unused);
-    return _mm256_mask_testn_epi32_mask(there, differ, differ);
+    const auto there = static_cast<__mmask16>((1u << bucket.count()) - 1);
+    const __m512i lengths = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bucket.lengths())));
+    const __m512i unused = _mm512_sub_epi32(_mm512_set1_epi32(32), lengths);
+    // A load waits for its lines even if it takes nothing from them: none touches one that has no keys.
+    const std::uint8_t* at = bucket.keys();
+    const __m512i keys = _mm512_inserti64x4(
+        _mm512_castsi256_si512(_mm256_maskz_loadu_epi32(static_cast<__mmask8>(there), at)),
+        _mm256_maskz_loadu_epi32(static_cast<__mmask8>(there >> 8), at + std::size_t{bucket.count() > 8} * 32), 1);
+    const __m512i differ = _mm512_srlv_epi32(_mm512_xor_si512(keys, _mm512_set1_epi32(static_cast<int>(key))), unused);
+    return _mm512_mask_testn_epi32_mask(there, differ, differ);
   }
   // Four keys in a vector, each as it lies: its lower half first. Shifts of 64 and more leave nothing.
   [[gnu::target(WG_ROUTE_AVX512)]] static inline unsigned matches(Bucket<Key128> bucket, Key128 key) {
@@ -258,11 +274,12 @@ struct Avx512Buckets {
     const __m512i both =
         _mm512_broadcast_i32x4(_mm_set_epi64x(static_cast<long long>(key >> 64), static_cast<long long>(key)));
     const __m512i bits = _mm512_broadcast_i32x4(_mm_set_epi64x(64, 128));
-    const __m128i lengths = _mm_shuffle_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bucket.lengths())),
-                                             _mm_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7));
-    const auto differ = [&](__m512i keys, __m128i length) __attribute__((target(WG_ROUTE_AVX512))) {
+    const __m128i octets = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bucket.lengths()));
+    const __m128i twice = _mm_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    const auto same = [&](__m512i keys, __m128i length) __attribute__((target(WG_ROUTE_AVX512))) {
       const __m512i unused = _mm512_subs_epu16(bits, _mm512_cvtepu8_epi64(length));
-      return _mm512_srlv_epi64(_mm512_xor_si512(keys, both), unused);
+      const __m512i differ = _mm512_srlv_epi64(_mm512_xor_si512(keys, both), unused);
+      return static_cast<unsigned>(_mm512_testn_epi64_mask(differ, differ));
     };
     // A load waits for its lines even if it takes nothing from them: none touches one that has no keys.
     const std::uint8_t* at = bucket.keys();
@@ -272,10 +289,14 @@ struct Avx512Buckets {
     const auto line = (reinterpret_cast<std::uintptr_t>(at) & ~std::uintptr_t{63}) + std::uintptr_t{count > 4} * 64;
     const __m512i second =
         _mm512_maskz_load_epi64(static_cast<__mmask8>(there >> 8), reinterpret_cast<const void*>(line));
-    const __m512i differ1 = differ(first, lengths), differ2 = differ(second, _mm_srli_si128(lengths, 8));
-    const unsigned halves =
-        (_mm512_testn_epi64_mask(differ1, differ1) | _mm512_testn_epi64_mask(differ2, differ2) << 8) & there;
-    return _pext_u32(halves & halves >> 1, 0x5555);
+    const __m128i lengths = _mm_shuffle_epi8(octets, twice);
+    unsigned halves = same(first, lengths) | same(second, _mm_srli_si128(lengths, 8)) << 8;
+    if (count > 8) {
+      const __m512i third = _mm512_maskz_loadu_epi64(static_cast<__mmask8>(there >> 16), at + 128);
+      halves |= same(third, _mm_shuffle_epi8(octets, _mm_add_epi8(twice, _mm_set1_epi8(8)))) << 16;
+    }
+    halves &= there;
+    return _pext_u32(halves & halves >> 1, 0x555555);
   }
 };
 template <class Key>

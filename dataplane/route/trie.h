@@ -96,12 +96,12 @@ unsigned number_of(Key key, unsigned length) {
 template <class Key>
 struct Node;
 
-// Up to seven prefixes where the trie ends, longest first: their keys, lengths, slots, and records, each side by side.
-// Readers need one line for three IPv6 or seven IPv4 prefixes, two for six IPv6 prefixes.
+// A few prefixes where the trie ends, longest first: their keys, lengths, slots, and records, each side by side.
+// Readers need a line for three IPv6 or seven IPv4 prefixes, two for six or fourteen, four for twelve IPv6 prefixes.
 template <class Key>
 class Bucket {
  public:
-  static constexpr unsigned kMost = 7;
+  static constexpr unsigned kMost = sizeof(Key) > 4 ? 12 : 14;
 
   Bucket(void* block, unsigned count) : block_{static_cast<std::uint8_t*>(block)}, count_{count} {}
 
@@ -145,6 +145,7 @@ class Ref {
   static constexpr std::uintptr_t kApart = 4;  // a wide node that does not stand six bits below what leads to it
   static constexpr std::uintptr_t kKind = 7;
   static constexpr std::uintptr_t kTwoLines = 8;  // readers read a second line of it; never said of wide nodes
+  static constexpr std::uintptr_t kFourLines = 16;  // and two more: a bucket's
   // Blocks are aligned to 32 octets, a user's addresses have 47 bits. Bits 48 to 55 are an Entry's own.
   static constexpr std::uintptr_t kAddress = (std::uintptr_t{1} << 48) - 32;
   static constexpr unsigned kCountShift = 56;  // of a bucket's prefixes
@@ -164,6 +165,7 @@ class Ref {
   [[nodiscard]] bool is_wide() const { return kind() > kSmall; }
   [[nodiscard]] std::uintptr_t address() const { return raw_ & kAddress; }
   [[nodiscard]] std::uintptr_t second_line() const { return address() + (raw_ & kTwoLines) * 8; }  // or the first again
+  [[nodiscard]] std::uintptr_t third_line() const { return address() + (raw_ & kFourLines) * 8; }
   [[nodiscard]] void* block() const { return reinterpret_cast<void*>(address()); }
   [[nodiscard]] const Node<Key>* node() const { return static_cast<const Node<Key>*>(block()); }
   [[nodiscard]] Bucket<Key> bucket() const { return {block(), static_cast<unsigned>(raw_ >> kCountShift)}; }
@@ -182,7 +184,7 @@ class Ref {
   [[nodiscard]] std::uintptr_t raw() const { return raw_; }
 
  private:
-  static std::uintptr_t lines(std::size_t read) { return read > 64 ? kTwoLines : 0; }
+  static std::uintptr_t lines(std::size_t read) { return (read > 64 ? kTwoLines : 0) | (read > 128 ? kFourLines : 0); }
   std::uintptr_t raw_ = 0;
 };
 
