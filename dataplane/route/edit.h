@@ -39,7 +39,7 @@ class Edit {
   Edit& operator=(const Edit&) = delete;
 
   // The subtree with the prefix set to this value; and without it, where it is in it.
-  [[nodiscard]] Ref<Key> with(Ref<Key> root, const Item& item);
+  [[nodiscard]] Ref<Key> with(Ref<Key> root, const Item& item) { return with(root, item, 0); }
   [[nodiscard]] Ref<Key> without(Ref<Key> root, Key key, unsigned length);
 
   void keep() { made_count_ = 0; }
@@ -52,8 +52,8 @@ class Edit {
  private:
   static constexpr unsigned kMost = Bucket<Key>::kMost;
   static constexpr unsigned kFew = 6;  // so few are a bucket again
-  // Nodes of a path, a full bucket's parts, and a bucket's children on the way back.
-  static constexpr std::size_t kMostBlocks = kBits<Key> / kStride + 1 + kMost + 3 + kFew;
+  // Nodes of a path (one a bit, were all of them short), a full bucket's parts, and a bucket's children on the way back.
+  static constexpr std::size_t kMostBlocks = kBits<Key> + 1 + kMost + 3 + kFew;
 
   // A bucket's contents outside of it; room for the one that is too many.
   struct Items {
@@ -91,13 +91,25 @@ class Edit {
     old_[old_count_++] = {const_cast<void*>(memory), octets};
   }
 
+  // The bits that a node decides.
+  struct Window {
+    unsigned depth, end;
+    [[nodiscard]] std::uint8_t mask() const {
+      return static_cast<std::uint8_t>((Node<Key>::kWhole << (kStride - (end - depth))) & Node<Key>::kWhole);
+    }
+    [[nodiscard]] unsigned chunk_of(Key key) const { return chunk(key, depth) & mask(); }
+  };
+  static Window first_window(unsigned base, unsigned bit, unsigned longest);
+  static Window window_above(unsigned base, unsigned bit, unsigned below);
+
+  Ref<Key> with(Ref<Key> root, const Item& item, unsigned base);
   Ref<Key> make_bucket(const Items& items);
-  Node<Key>* make_place(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children);
-  Node<Key>* make_node(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children);
+  Node<Key>* make_place(Key key, Window window, std::uint64_t prefixes, std::uint64_t children);
+  Node<Key>* make_node(Key key, Window window, std::uint64_t prefixes, std::uint64_t children);
   Node<Key>* copy(const Node<Key>& from, std::uint64_t prefixes, std::uint64_t children);
-  Ref<Key> burst(const Items& items);
-  Ref<Key> with_in_bucket(Bucket<Key> bucket, const Item& item);
-  Ref<Key> fork(const Node<Key>& node, const Item& item);
+  Ref<Key> burst(const Items& items, unsigned base);
+  Ref<Key> with_in_bucket(Bucket<Key> bucket, const Item& item, unsigned base);
+  Ref<Key> fork(const Node<Key>& node, const Item& item, unsigned base);
   Ref<Key> rest_of(const Node<Key>& node, std::uint64_t prefixes, std::uint64_t children, unsigned c, Ref<Key> below);
   bool gather(Items& items, const Node<Key>& node, std::uint64_t prefixes, std::uint64_t children, unsigned c,
               Ref<Key> below);
@@ -106,6 +118,24 @@ class Edit {
   std::array<Block, kMostBlocks> made_, old_;
   std::size_t made_count_ = 0, old_count_ = 0;
 };
+
+// Where the node stands that decides `bit`, the first that differs or that a prefix ends before, when what leads to it
+// has decided `base` bits. Mostly at six bits, or twelve, or more, behind that, so that hosts given in their order fill
+// nodes well; at the bit itself if bits are left out and many follow, as of a subnet with hosts anywhere in it.
+template <class Key>
+typename Edit<Key>::Window Edit<Key>::first_window(unsigned base, unsigned bit, unsigned longest) {
+  constexpr unsigned kMany = 2 * kStride;
+  const unsigned depth = bit - base >= kStride && longest - bit >= kMany ? bit : bit - (bit - base) % kStride;
+  return {depth, depth + kStride};
+}
+
+// The same above a node that begins at `below`: where both would overlap it stands right above, or is short.
+template <class Key>
+typename Edit<Key>::Window Edit<Key>::window_above(unsigned base, unsigned bit, unsigned below) {
+  const unsigned depth = bit - (bit - base) % kStride;
+  if (depth + kStride <= below) return {depth, depth + kStride};
+  return {depth >= base + 2 * kStride ? below - kStride : depth, below};
+}
 
 template <class Key>
 Ref<Key> Edit<Key>::make_bucket(const Items& items) {
@@ -117,25 +147,26 @@ Ref<Key> Edit<Key>::make_bucket(const Items& items) {
 
 // Neither children nor values are written, nor what a wide one says of its values.
 template <class Key>
-Node<Key>* Edit<Key>::make_place(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children) {
+Node<Key>* Edit<Key>::make_place(Key key, Window window, std::uint64_t prefixes, std::uint64_t children) {
   const unsigned child_count = ones(children), value_count = ones(prefixes);
   auto* node = new (take(Node<Key>::size(child_count, value_count))) Node<Key>;
   node->prefixes = prefixes;
   node->children = children;
-  const Key under = masked(key, depth);
+  const Key under = masked(key, window.depth);
   std::memcpy(node->key, &under, sizeof under);
-  node->depth = static_cast<std::uint8_t>(depth);
+  node->depth = static_cast<std::uint8_t>(window.depth);
   node->child_count = static_cast<std::uint8_t>(child_count);
   node->value_count = static_cast<std::uint8_t>(value_count);
-  node->wide = Node<Key>::needs_wide(child_count, value_count);
+  const std::uint8_t wide = Node<Key>::needs_wide(child_count, value_count) ? Node<Key>::kWide : 0;
+  node->mask = static_cast<std::uint8_t>(window.mask() | wide);
   return node;
 }
 
 // Children and values are still to be written.
 template <class Key>
-Node<Key>* Edit<Key>::make_node(Key key, unsigned depth, std::uint64_t prefixes, std::uint64_t children) {
-  Node<Key>* node = make_place(key, depth, prefixes, children);
-  if (node->wide) node->write_entries();
+Node<Key>* Edit<Key>::make_node(Key key, Window window, std::uint64_t prefixes, std::uint64_t children) {
+  Node<Key>* node = make_place(key, window, prefixes, children);
+  if (node->wide()) node->write_entries();
   return node;
 }
 
@@ -156,15 +187,15 @@ void copy_common(T* to, std::uint64_t to_set, const T* from, std::uint64_t from_
 // A copy with other bits, one at most a set; what is new in it is still to be written.
 template <class Key>
 Node<Key>* Edit<Key>::copy(const Node<Key>& from, std::uint64_t prefixes, std::uint64_t children) {
-  Node<Key>* to = make_place(from.number(), from.depth, prefixes, children);
-  if (!to->wide && !from.wide) {
+  Node<Key>* to = make_place(from.number(), {from.depth, from.end()}, prefixes, children);
+  if (!to->wide() && !from.wide()) {
     copy_common(to->child_at(), children, from.child_at(), from.children);
-  } else if (to->wide && from.wide && prefixes == from.prefixes) {
+  } else if (to->wide() && from.wide() && prefixes == from.prefixes) {
     std::memcpy(to->entries(), from.entries(), Node<Key>::kChunks * sizeof(Entry<Key>));
     if (const std::uint64_t gone = from.children & ~children; gone != 0)
       to->put_child(static_cast<unsigned>(std::countr_zero(gone)), {});
   } else {
-    if (to->wide) to->write_entries();
+    if (to->wide()) to->write_entries();
     for (std::uint64_t left = children & from.children; left != 0; left &= left - 1) {
       const auto c = static_cast<unsigned>(std::countr_zero(left));
       to->put_child(c, from.child(c));
@@ -178,40 +209,41 @@ Node<Key>* Edit<Key>::copy(const Node<Key>& from, std::uint64_t prefixes, std::u
 
 // One prefix too many for a bucket: a node with those that stand in it, and buckets of the others.
 template <class Key>
-Ref<Key> Edit<Key>::burst(const Items& items) {
-  unsigned same = items.item[0].length;
+Ref<Key> Edit<Key>::burst(const Items& items, unsigned base) {
+  unsigned same = items.item[0].length;  // the longest
   for (unsigned i = 0; i < items.count; ++i) {
     const Key difference = items.item[i].key ^ items.item[0].key;
     if (difference != 0) same = std::min(same, leading_zeros(difference));
     same = std::min(same, items.item[i].length);
   }
-  const unsigned depth = home(same);
+  const Window window = first_window(base, same, items.item[0].length);
+  const auto stands_here = [&](const Item& item) { return item.length < window.end; };
   std::uint64_t prefixes = 0, children = 0;
   for (unsigned i = 0; i < items.count; ++i) {
     const Item& item = items.item[i];
-    if (home(item.length) == depth)
-      prefixes |= bit(number_of(item.key, item.length));
+    if (stands_here(item))
+      prefixes |= bit(number_of(item.key, item.length, window.depth));
     else
-      children |= bit(chunk(item.key, depth));
+      children |= bit(window.chunk_of(item.key));
   }
-  Node<Key>* node = make_node(items.item[0].key, depth, prefixes, children);
+  Node<Key>* node = make_node(items.item[0].key, window, prefixes, children);
   for (std::uint64_t left = children; left != 0; left &= left - 1) {
     const auto c = static_cast<unsigned>(std::countr_zero(left));
     Items part;
     for (unsigned i = 0; i < items.count; ++i)
-      if (home(items.item[i].length) != depth && chunk(items.item[i].key, depth) == c)
+      if (!stands_here(items.item[i]) && window.chunk_of(items.item[i].key) == c)
         part.item[part.count++] = items.item[i];
     WG_CHECK(part.count <= kMost);  // else they would have more in common
     node->set_child(c, make_bucket(part));
   }
   for (unsigned i = 0; i < items.count; ++i)
-    if (home(items.item[i].length) == depth)
-      node->set_value(number_of(items.item[i].key, items.item[i].length), items.item[i].value);
+    if (const Item& item = items.item[i]; stands_here(item))
+      node->set_value(number_of(item.key, item.length, window.depth), item.value);
   return Ref<Key>{node};
 }
 
 template <class Key>
-Ref<Key> Edit<Key>::with_in_bucket(Bucket<Key> bucket, const Item& item) {
+Ref<Key> Edit<Key>::with_in_bucket(Bucket<Key> bucket, const Item& item, unsigned base) {
   Items items = items_of(bucket);
   const unsigned known = find_in(bucket, item.key, item.length);
   if (known < bucket.count())
@@ -219,27 +251,24 @@ Ref<Key> Edit<Key>::with_in_bucket(Bucket<Key> bucket, const Item& item) {
   else
     items.add(item);
   drop(bucket.block(), bucket.size());
-  return items.count <= kMost ? make_bucket(items) : burst(items);
+  return items.count <= kMost ? make_bucket(items) : burst(items, base);
 }
 
 // The prefix is not below the node: a node above both.
 template <class Key>
-Ref<Key> Edit<Key>::fork(const Node<Key>& node, const Item& item) {
-  const unsigned target = home(item.length);
-  // Some bit before the nearer of both depths differs, unless the target is on the node's path.
+Ref<Key> Edit<Key>::fork(const Node<Key>& node, const Item& item, unsigned base) {
   const Key difference = node.number() ^ item.key;
-  const unsigned same = difference == 0 ? target : std::min(leading_zeros(difference), target);
-  const unsigned depth = std::min(home(same), target);
-  const unsigned old_chunk = chunk(node.number(), depth);
-  if (depth == target) {  // the prefix's node goes between the node and its parent
-    const unsigned n = number_of(item.key, item.length);
-    Node<Key>* here = make_node(item.key, target, bit(n), bit(old_chunk));
+  const unsigned same = difference == 0 ? item.length : std::min(leading_zeros(difference), item.length);
+  const Window window = window_above(base, same, node.depth);
+  const unsigned c = window.chunk_of(item.key), old_chunk = window.chunk_of(node.number());
+  if (item.length < window.end) {
+    const unsigned n = number_of(item.key, item.length, window.depth);
+    Node<Key>* here = make_node(item.key, window, bit(n), bit(old_chunk));
     here->set_child(old_chunk, Ref<Key>{&node});
     here->set_value(n, item.value);
     return Ref<Key>{here};
   }
-  const unsigned c = chunk(item.key, depth);
-  Node<Key>* here = make_node(item.key, depth, 0, bit(old_chunk) | bit(c));
+  Node<Key>* here = make_node(item.key, window, 0, bit(old_chunk) | bit(c));
   Items alone;
   alone.add(item);
   here->set_child(c, make_bucket(alone));
@@ -248,24 +277,23 @@ Ref<Key> Edit<Key>::fork(const Node<Key>& node, const Item& item) {
 }
 
 template <class Key>
-Ref<Key> Edit<Key>::with(Ref<Key> root, const Item& item) {
+Ref<Key> Edit<Key>::with(Ref<Key> root, const Item& item, unsigned base) {
   if (root.none()) {
     Items alone;
     alone.add(item);
     return make_bucket(alone);
   }
-  if (root.is_bucket()) return with_in_bucket(root.bucket(), item);
+  if (root.is_bucket()) return with_in_bucket(root.bucket(), item, base);
   const Node<Key>& node = *root.node();
-  const unsigned target = home(item.length);
-  if (node.depth > target || !node.on_path(item.key)) return fork(node, item);
-  if (node.depth == target) {
-    const unsigned n = number_of(item.key, item.length);
+  if (node.depth > item.length || !node.on_path(item.key)) return fork(node, item, base);
+  if (item.length < node.end()) {
+    const unsigned n = number_of(item.key, item.length, node.depth);
     Node<Key>* here = copy(node, node.prefixes | bit(n), node.children);
     here->set_value(n, item.value);
     return Ref<Key>{here};
   }
-  const unsigned c = chunk(item.key, node.depth);
-  const Ref<Key> below = with(node.child(c), item);
+  const unsigned c = node.chunk_of(item.key);
+  const Ref<Key> below = with(node.child(c), item, node.end());
   Node<Key>* here = copy(node, node.prefixes, node.children | bit(c));
   here->set_child(c, below);
   return Ref<Key>{here};
@@ -280,9 +308,9 @@ Ref<Key> Edit<Key>::without(Ref<Key> root, Key key, unsigned length) {
     return items.count == 0 ? Ref<Key>{} : make_bucket(items);
   }
   const Node<Key>& node = *root.node();
-  const unsigned c = chunk(key, node.depth);
-  if (node.depth == home(length))
-    return rest_of(node, node.prefixes & ~bit(number_of(key, length)), node.children, c, node.child(c));
+  const unsigned c = node.chunk_of(key);
+  if (length < node.end())
+    return rest_of(node, node.prefixes & ~bit(number_of(key, length, node.depth)), node.children, c, node.child(c));
   const Ref<Key> below = without(node.child(c), key, length);
   return rest_of(node, node.prefixes, below.none() ? node.children & ~bit(c) : node.children, c, below);
 }
@@ -334,13 +362,14 @@ bool Edit<Key>::gather(Items& items, const Node<Key>& node, std::uint64_t prefix
 
 template <class Key>
 Value Edit<Key>::find(Ref<Key> ref, Key key, unsigned length, Value none) {
-  const unsigned target = home(length);
   while (ref.is_node()) {
     const Node<Key>& node = *ref.node();
-    if (node.depth > target || !node.on_path(key)) return none;
-    const unsigned n = number_of(key, length);
-    if (node.depth == target) return (node.prefixes & bit(n)) == 0 ? none : node.value(n);
-    ref = node.child(chunk(key, node.depth));
+    if (node.depth > length || !node.on_path(key)) return none;
+    if (length < node.end()) {
+      const unsigned n = number_of(key, length, node.depth);
+      return (node.prefixes & bit(n)) == 0 ? none : node.value(n);
+    }
+    ref = node.child(node.chunk_of(key));
   }
   if (ref.none()) return none;
   const unsigned i = find_in(ref.bucket(), key, length);

@@ -98,7 +98,7 @@ struct Walks {
     ask(to.second_line());
     if constexpr (Bucket<Key>::kMost * sizeof(Key) > 128) {
       ask(to.third_line());
-      ask(to.third_line() + 64);
+      ask(to.fourth_line());
     }
     bucket[buckets] = i;
     buckets += to.kind() == Ref<Key>::kBucket;
@@ -120,7 +120,7 @@ struct Walks {
   [[gnu::always_inline]] inline Ref<Key> step_small(Number i) {
     const Node<Key>& node = *at[i].node();
     const std::uint64_t on_path = node.on_path(key[i]) ? ~std::uint64_t{0} : 0;
-    const unsigned c = chunk(key[i], node.depth);
+    const unsigned c = node.chunk_of(key[i]);
     const std::uint64_t matches = node.prefixes & kPrefixesOf[c] & on_path;
     const unsigned longest = 63 - static_cast<unsigned>(std::countl_zero(matches | 1));
     const std::uint32_t* slot = node.small_slots() + node.place(longest);
@@ -152,7 +152,7 @@ template <class Key>
   using Number = typename Walks<Key>::Number;
   using Chunks = typename Walks<Key>::Chunks;
   unsigned depth = 0;
-  if (root.is_wide()) {
+  if (root.is_wide() && root.node()->whole()) {
     const Node<Key>& node = *root.node();
     depth = node.depth + 2 * kStride;
     const Chunks first{node.depth}, second{node.depth + kStride}, third{depth};
@@ -162,7 +162,7 @@ template <class Key>
     const Chunks chunks{depth};
     for (Number i = from; i < to; ++i) {
       w.at[i] = root;
-      w.go_in_step(i, w.step_small(i), chunks);
+      w.go_in_step(i, root.is_wide() ? w.step_wide(i) : w.step_small(i), chunks);
     }
   } else {
     for (Number i = from; i < to; ++i) w.go(i, root);

@@ -85,12 +85,10 @@ constexpr auto kPrefixesOf = [] {
     for (unsigned number = (1u << kStride | c) >> 1; number != 0; number >>= 1) table[c] |= std::uint64_t{1} << number;
   return table;
 }();
-// Where a prefix of this length stands: the depth of its node, and its number there.
-inline unsigned home(unsigned length) { return length / kStride * kStride; }
+// A prefix's number in a node at this depth that holds it.
 template <class Key>
-unsigned number_of(Key key, unsigned length) {
-  const unsigned bits = length - home(length);
-  return (1u << kStride | chunk(key, home(length))) >> (kStride - bits);
+unsigned number_of(Key key, unsigned length, unsigned depth) {
+  return (1u << kStride | chunk(key, depth)) >> (kStride - (length - depth));
 }
 
 template <class Key>
@@ -153,7 +151,7 @@ class Ref {
 
   constexpr Ref() = default;
   explicit Ref(const Node<Key>* node)
-      : raw_{reinterpret_cast<std::uintptr_t>(node) | (node->wide ? kWide | kApart : kSmall | lines(node->read()))} {}
+      : raw_{reinterpret_cast<std::uintptr_t>(node) | (node->wide() ? kWide | kApart : kSmall | lines(node->read()))} {}
   explicit Ref(Bucket<Key> bucket)
       : raw_{reinterpret_cast<std::uintptr_t>(bucket.block()) | kBucket | lines(bucket.read()) |
              std::uintptr_t{bucket.count()} << kCountShift} {}
@@ -166,13 +164,14 @@ class Ref {
   [[nodiscard]] std::uintptr_t address() const { return raw_ & kAddress; }
   [[nodiscard]] std::uintptr_t second_line() const { return address() + (raw_ & kTwoLines) * 8; }  // or the first again
   [[nodiscard]] std::uintptr_t third_line() const { return address() + (raw_ & kFourLines) * 8; }
+  [[nodiscard]] std::uintptr_t fourth_line() const { return address() + (raw_ & (kTwoLines | kFourLines)) * 8; }
   [[nodiscard]] void* block() const { return reinterpret_cast<void*>(address()); }
   [[nodiscard]] const Node<Key>* node() const { return static_cast<const Node<Key>*>(block()); }
   [[nodiscard]] Bucket<Key> bucket() const { return {block(), static_cast<unsigned>(raw_ >> kCountShift)}; }
-  // As a node at this depth holds it.
-  [[nodiscard]] Ref under(unsigned depth) const {
+  // As a node holds it.
+  [[nodiscard]] Ref under(const Node<Key>& above) const {
     if (!is_wide()) return *this;
-    return of(node()->depth == depth + kStride ? raw_ & ~kApart : raw_ | kApart);
+    return of(above.whole() && node()->depth == above.end() ? raw_ & ~kApart : raw_ | kApart);
   }
 
   // As an atomic holds it.
@@ -215,7 +214,14 @@ struct Node {
   std::uint64_t children;  // which chunks go on
   std::uint32_t key[sizeof(Key) / 4];
   std::uint8_t depth, child_count, value_count;
-  bool wide;
+  std::uint8_t mask;  // the bits of a chunk that decide here, the first ones: all, but in a short node; and kWide
+
+  static constexpr std::uint8_t kWide = 0x80, kWhole = kChunks - 1;
+  [[nodiscard]] bool wide() const { return (mask & kWide) != 0; }
+  [[nodiscard]] bool whole() const { return (mask & kWhole) == kWhole; }
+  // Where its children begin; shorter prefixes below it are its own.
+  [[nodiscard]] unsigned end() const { return depth + ones(mask & kWhole); }
+  [[nodiscard]] unsigned chunk_of(Key of) const { return chunk(of, depth) & mask; }
 
   static std::size_t read(unsigned children, unsigned values) {
     return sizeof(Node) + children * sizeof(Ref<Key>) + values * sizeof(std::uint32_t);
@@ -248,20 +254,21 @@ struct Node {
     return at<std::uint32_t>(kLine + kChunks * sizeof(Entry<Key>));
   }
 
-  [[nodiscard]] const std::uint32_t* slots() const { return wide ? wide_slots() : small_slots(); }
+  [[nodiscard]] const std::uint32_t* slots() const { return wide() ? wide_slots() : small_slots(); }
   [[nodiscard]] std::uint32_t* slots() { return const_cast<std::uint32_t*>(std::as_const(*this).slots()); }
   [[nodiscard]] const std::uint32_t* records() const { return slots() + value_count; }
   [[nodiscard]] std::uint32_t* records() { return slots() + value_count; }
   [[nodiscard]] Ref<Key> child(unsigned c) const {
     if ((children & bit(c)) == 0) return {};
-    return wide ? entries()[c].child() : child_at()[ones(children & below(c))];
+    return wide() ? entries()[c].child() : child_at()[ones(children & below(c))];
   }
-  void set_child(unsigned c, Ref<Key> to) { put_child(c, to.under(depth)); }
-  void put_child(unsigned c, Ref<Key> to) {  // as a node at this depth held it
-    if (wide)
-      entries()[c] = {to, entries()[c].words()};
-    else
+  void set_child(unsigned c, Ref<Key> to) { put_child(c, to.under(*this)); }
+  void put_child(unsigned c, Ref<Key> to) {  // as such a node held it
+    if (!wide()) {
       child_at()[ones(children & below(c))] = to;
+      return;
+    }
+    for (unsigned same = c; same <= (c | (~mask & kWhole)); ++same) entries()[same] = {to, entries()[same].words()};
   }
   [[nodiscard]] unsigned place(unsigned n) const { return ones(prefixes & below(n)); }
   [[nodiscard]] Value value(unsigned n) const { return {slots()[place(n)], records()[place(n)]}; }
