@@ -52,7 +52,8 @@ class Edit {
  private:
   static constexpr unsigned kMost = Bucket<Key>::kMost;
   static constexpr unsigned kFew = 6;  // so few are a bucket again
-  // Nodes of a path (one a bit, were all of them short), a full bucket's parts, and a bucket's children on the way back.
+  // Nodes of a path (one a bit, were all of them short), a full bucket's parts, and a bucket's children on the way
+  // back.
   static constexpr std::size_t kMostBlocks = kBits<Key> + 1 + kMost + 3 + kFew;
 
   // A bucket's contents outside of it; room for the one that is too many.

@@ -146,9 +146,9 @@ struct Walks {
   }
 };
 
-// The wide nodes of walks [from, to), each level after the other; what they stand before then is on its way.
+// The wide nodes of all walks, each level after the other; what they stand before then is on its way.
 template <class Key>
-[[gnu::always_inline]] inline void search_top(Walks<Key>& w, Ref<Key> root, std::uint8_t from, std::uint8_t to) {
+[[gnu::always_inline]] inline void search_top(Walks<Key>& w, Ref<Key> root, std::uint8_t count) {
   using Number = typename Walks<Key>::Number;
   using Chunks = typename Walks<Key>::Chunks;
   unsigned depth = 0;
@@ -156,16 +156,16 @@ template <class Key>
     const Node<Key>& node = *root.node();
     depth = node.depth + 2 * kStride;
     const Chunks first{node.depth}, second{node.depth + kStride}, third{depth};
-    for (Number i = from; i < to; ++i) w.step_root(i, node, first, second, third);
+    for (Number i = 0; i < count; ++i) w.step_root(i, node, first, second, third);
   } else if (root.is_node()) {
     depth = root.node()->depth + kStride;
     const Chunks chunks{depth};
-    for (Number i = from; i < to; ++i) {
+    for (Number i = 0; i < count; ++i) {
       w.at[i] = root;
       w.go_in_step(i, root.is_wide() ? w.step_wide(i) : w.step_small(i), chunks);
     }
   } else {
-    for (Number i = from; i < to; ++i) w.go(i, root);
+    for (Number i = 0; i < count; ++i) w.go(i, root);
   }
   while (w.wides != 0) {
     depth += kStride;
@@ -191,10 +191,7 @@ template <class Buckets, class Key>
     w.key[i] = load_key<Key>(addresses[i]);
     w.best[i] = &nobody;
   }
-  // In parts: the first ones' buckets come while the others are still at the top.
-  constexpr std::size_t kPart = 32;
-  for (std::size_t i = 0; i < count; i += kPart)
-    search_top(w, root, static_cast<Number>(i), static_cast<Number>(std::min(count, i + kPart)));
+  search_top(w, root, static_cast<Number>(count));
   std::size_t read = 0;
   const auto read_buckets = [&](std::size_t to) __attribute__((always_inline)) {
     for (; read < to; ++read) w.template read_bucket<Buckets>(w.bucket[read]);

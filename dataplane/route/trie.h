@@ -142,7 +142,7 @@ class Ref {
   static constexpr std::uintptr_t kBucket = 1, kSmall = 2, kWide = 3;  // and 0: nothing
   static constexpr std::uintptr_t kApart = 4;  // a wide node that does not stand six bits below what leads to it
   static constexpr std::uintptr_t kKind = 7;
-  static constexpr std::uintptr_t kTwoLines = 8;  // readers read a second line of it; never said of wide nodes
+  static constexpr std::uintptr_t kTwoLines = 8;    // readers read a second line of it; never said of wide nodes
   static constexpr std::uintptr_t kFourLines = 16;  // and two more: a bucket's
   // Blocks are aligned to 32 octets, a user's addresses have 47 bits. Bits 48 to 55 are an Entry's own.
   static constexpr std::uintptr_t kAddress = (std::uintptr_t{1} << 48) - 32;

@@ -175,6 +175,78 @@ void compare_kernels(Random& random, std::uint64_t seed) {
   route::Edit<Key>::free_all(root, pool);
 }
 
+template <class Key>
+unsigned short_nodes(route::Ref<Key> ref) {
+  if (!ref.is_node()) return 0;
+  const route::Node<Key>& node = *ref.node();
+  unsigned found = node.whole() ? 0 : 1;
+  for (unsigned c = 0; c < 64; ++c) found += short_nodes(node.child(c));
+  return found;
+}
+
+// A subnet of some length with hosts anywhere in it, and then prefixes that leave its path at each bit, in any order.
+// Returns how many short nodes were seen.
+template <class Key>
+unsigned crowd_above_a_subnet(Random& random, unsigned length, std::uint64_t seed) {
+  constexpr unsigned bits = route::kBits<Key>;
+  route::NodePool pool;
+  route::Ref<Key> root;
+  std::vector<std::pair<Key, unsigned>> there;
+  const Key subnet = route::masked(random_key<Key>(random), length);
+  const auto in_subnet = [&] { return subnet | (random_key<Key>(random) & ~route::kMasks<Key>[length]); };
+  const auto leaves_at = [&](unsigned bit) { return static_cast<Key>(in_subnet() ^ Key{1} << (bits - 1 - bit)); };
+  const auto change = [&](auto make) {
+    route::Edit<Key> edit{pool};
+    root = make(edit);
+    edit.keep();
+    for (const route::Block& block : edit.old()) pool.give_back(block.memory, block.octets);
+  };
+  unsigned seen = 0;
+  std::map<std::pair<Key, unsigned>, std::uint32_t> values;
+  for (std::uint32_t i = 0; i < 400; ++i) {
+    const auto bit = static_cast<unsigned>(below(random, length));
+    const unsigned own =
+        i < 40 || random() % 4 == 0 ? bits : bit + 1 + static_cast<unsigned>(below(random, bits - bit));
+    const Key key = route::masked(i < 40 ? in_subnet() : leaves_at(bit), own);
+    change([&](auto& edit) { return edit.with(root, {key, own, {i, i}}); });
+    if (values.insert_or_assign({key, own}, i).second) there.push_back({key, own});
+    if (i > 100 && random() % 2 == 0) {
+      std::swap(there[below(random, there.size())], there.back());
+      change([&](auto& edit) { return edit.without(root, there.back().first, there.back().second); });
+      values.erase(there.back());
+      there.pop_back();
+    }
+    seen += short_nodes(root);
+    const Key where = random() % 2 ? in_subnet() : leaves_at(static_cast<unsigned>(below(random, length)));
+    std::uint32_t want = kNoPeer, got = 77;
+    for (unsigned l = 0; l <= bits; ++l)
+      if (const auto found = values.find({route::masked(where, l), l}); found != values.end()) want = found->second;
+    const Address address = address_of(where);
+    const std::uint8_t* octets = address.octets.data();
+    route::search(root, &octets, 1, &got, kNoPeer);
+    EXPECT_EQ(got, want) << "WG_SEED=" << seed;
+  }
+  for (const auto& [prefix, value] : values)
+    EXPECT_EQ(route::Edit<Key>::find(root, prefix.first, prefix.second, {77, 77}).slot, value) << "WG_SEED=" << seed;
+  route::Edit<Key>::free_all(root, pool);
+  return seen;
+}
+
+// Goal: nodes that begin where their prefixes differ, at any bit, and short ones above them, are searched and changed
+// rightly; and such nodes come to be.
+// Method: a subnet of each length with hosts in it, then prefixes and hosts around it, given and taken away; after each
+// change an address at random, at the end each prefix, against a map.
+TEST(AllowedIpsShapes, NodesBeginAtAnyBit) {
+  const std::uint64_t seed = test::seed_from_env_or(6);
+  Random random{seed};
+  unsigned seen = 0;
+  for (unsigned length = 1; length < 128; ++length) {
+    seen += crowd_above_a_subnet<Key128>(random, length, seed);
+    if (length < 32) seen += crowd_above_a_subnet<std::uint32_t>(random, length, seed);
+  }
+  EXPECT_GT(seen, 1000u);
+}
+
 // Goal: all kernels of the search give the same answers; only one of them is chosen on a machine.
 // Method: random crowds, the tries made by hand, the same lookups by each kernel that this processor has.
 TEST(AllowedIpsShapes, AllKernelsGiveTheSameAnswers) {
