@@ -12,7 +12,7 @@
 //
 // Writer: control, alone. Readers: any worker, under a grace period: they hold no node when they report quiescence.
 // Cost (see README.md): a lookup is one node each 6 bits that differ, but the last; a burst overlaps the waits for
-// memory. A change copies at most 6 (v4) or 22 (v6) nodes of at most 1 KiB.
+// memory. A change copies at most 6 (v4) or 22 (v6) nodes of at most 1 KiB, and short ones between them.
 #pragma once
 #include <atomic>
 #include <cstddef>

@@ -3,13 +3,13 @@
 //   node at depth 6, key 8.0.0.0/6:   prefixes "10" (10.0.0.0/8): peer 3 | child "100000" (10.0.0.0/12)
 //      +--> bucket: 10.1.2.3/32: peer 7 | 10.1.2.0/24: peer 4 | 10.1.0.0/17: peer 4      (longest first)
 //
-// A node stands at a depth that is a multiple of six bits, and says in one bitmap which of its 63 prefixes of 0 to 5
-// more bits are set, in another which of its 64 children are there (tree bitmap: Eatherton, Varghese, Dittia 2004). A
-// node that would hold one child and no prefix is left out; that is why it knows its key. One that does not fit into
-// two cache lines says in an array of 64 entries what each chunk's child and longest prefix are: a reader of it counts
-// no bits and reads one line. Where up to seven prefixes are left they stand in a bucket, longest first, and the eighth
-// makes a node of it (burst tries: Heinz, Zobel, Williams 2002): a million hosts end three nodes below the root, in one
-// or two cache lines.
+// A node decides six bits, and says in one bitmap which of its 63 prefixes of 0 to 5 of them are set, in another which
+// of its 64 children are there (tree bitmap: Eatherton, Varghese, Dittia 2004). A node that would hold one child and no
+// prefix is left out; that is why it knows its key and depth. It may begin at any bit; one that would overlap with what
+// is below it is short: it decides fewer bits. One that does not fit into two cache lines says in an array of 64 entries
+// what each chunk's child and longest prefix are: a reader of it counts no bits and reads one line. Where few prefixes
+// are left they stand in a bucket, longest first, and one too many makes a node of it (burst tries: Heinz, Zobel,
+// Williams 2002): a million hosts end below three nodes, in one to four cache lines side by side.
 //
 // All of it is immutable once published.
 #pragma once
