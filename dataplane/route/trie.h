@@ -6,7 +6,7 @@
 // A node decides six bits, and says in one bitmap which of its 63 prefixes of 0 to 5 of them are set, in another which
 // of its 64 children are there (tree bitmap: Eatherton, Varghese, Dittia 2004). A node that would hold one child and no
 // prefix is left out; that is why it knows its key and depth. It may begin at any bit; one that would overlap with what
-// is below it is short: it decides fewer bits. One that does not fit into two cache lines says in an array of 64 entries
+// is below it is short: it decides fewer bits. One that does not fit into two cache lines says in 64 entries
 // what each chunk's child and longest prefix are: a reader of it counts no bits and reads one line. Where few prefixes
 // are left they stand in a bucket, longest first, and one too many makes a node of it (burst tries: Heinz, Zobel,
 // Williams 2002): a million hosts end below three nodes, in one to four cache lines side by side.
