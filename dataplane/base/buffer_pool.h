@@ -74,12 +74,12 @@ class BufferCache {
     return held_ == 0 ? nullptr : buffers_[--held_];
   }
   void release(Buffer* buffer) {  // drops one reference
-    // B1 acq_rel: the last one to let go sees what every other holder wrote. One holder is the usual case: no lock
-    // prefix.
-    if (buffer->references.load(std::memory_order_acquire) != 1 &&
-        buffer->references.fetch_sub(1, std::memory_order_acq_rel) != 1)
-      return;
-    buffer->references.store(1, std::memory_order_relaxed);
+    // B1 acq_rel: the last one to let go sees what every other holder wrote. One holder is the usual case: nothing is
+    // written, because the descriptors of two buffers are in one line, and the other may be in another worker's hands.
+    if (buffer->references.load(std::memory_order_acquire) != 1) [[unlikely]] {
+      if (buffer->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+      buffer->references.store(1, std::memory_order_relaxed);
+    }
     if (held_ == kSize) flush(kBulk);
     buffers_[held_++] = buffer;
   }
