@@ -3,6 +3,7 @@
 
 #include "dataplane/base/bytes.h"
 #include "dataplane/base/fault.h"
+#include "dataplane/session/numbers.h"
 #include "dataplane/wire/ecn.h"
 #include "dataplane/wire/fragment.h"
 #include "dataplane/wire/inner_ip.h"
@@ -35,6 +36,11 @@ class Refusals {
   const Tally& tally_;
   std::uint64_t before_, packets_, octets_;
 };
+
+void prefetch_to_number(const Packet& packet) {
+  __builtin_prefetch(&packet.session->sent, 1);
+  __builtin_prefetch(packet.peer);
+}
 
 }  // namespace
 
@@ -123,6 +129,7 @@ void Worker::join_from_host(Burst& burst) {
     packet.origin = Origin::kHost;
     link_.counters.inner_in.add(1);
     link_.counters.inner_in_octets.add(packet.length);
+    received_ += packet.length;
     const std::size_t length = inner_length(packet.data, packet.length);
     packet.length = static_cast<std::uint32_t>(length);
     return length == 0 ? Drop::kInnerMalformed : Drop::kNone;
@@ -325,56 +332,70 @@ inline std::uint32_t Worker::pad(Packet& packet) const {
   return packet.length + packet.padding + static_cast<std::uint32_t>(kDataOverhead);
 }
 
+inline void Worker::note_sent(const Packet& packet) {
+  packet.peer->note_sent(stamp_, !packet.keepalive);
+  if (!packet.keepalive && packet.peer->timers_are_idle()) arm_timers(*packet.peer);
+}
+
 // Numbers are drawn last, after every check. Within a session they follow the packets' order (P41).
 void Worker::number(Burst& burst) {
   if (engine_.workers() > 1) return number_in_groups(burst);
-  const auto prefetch = [](const Packet& packet) {
-    __builtin_prefetch(&packet.session->sent, 1);
-    __builtin_prefetch(packet.peer);
-  };
-  burst.filter(context_, prefetch, [this](Packet& packet) {
+  burst.filter(context_, prefetch_to_number, [this](Packet& packet) {
     const auto [number, granted] = draw_alone(packet.session->sent, 1, pad(packet));
     if (granted == 0) return Drop::kExpired;
     packet.counter = seeded_fault(31) ? number & UINT32_MAX : number;
-    packet.peer->note_sent(stamp_, !packet.keepalive);
-    if (!packet.keepalive && packet.peer->timers_are_idle()) arm_timers(*packet.peer);
+    note_sent(packet);
     return Drop::kNone;
   });
 }
 
-// Where other workers draw, too: one locked instruction a session and burst.
+// Where other workers draw, too: one locked instruction a session and burst, by the session's first packet for all.
+// Until it has drawn, its `counter` says for how many and how many octets, and theirs which is first and how many are
+// between: nothing is kept elsewhere, because every line that is costs as much as the locked instruction.
 void Worker::number_in_groups(Burst& burst) {
-  group_at_.fill(0);
-  std::size_t groups = 0, i = 0;
-  for (Packet& packet : burst) {
-    const auto address = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(packet.session) / kCacheLine);
-    std::size_t place = (address * 0x9e3779b1u) >> 23;  // 9 bits
-    while (group_at_[place] != 0 && groups_[group_at_[place] - 1u].session != packet.session)
-      place = (place + 1) % kGroupPlaces;
-    if (group_at_[place] == 0) {
-      groups_[groups] = {
-          .session = packet.session, .peer = packet.peer, .drawn = {}, .octets = 0, .count = 0, .data = false};
-      group_at_[place] = static_cast<std::uint16_t>(++groups);
+  constexpr std::uint64_t kFollows = std::uint64_t{1} << 63;
+  constexpr unsigned kHigh = 16;
+  static_assert(kBurst <= UINT8_MAX);
+  firsts_.fill(0);
+  for (std::size_t i = 0; i < burst.size(); ++i) {
+    Packet& packet = burst[i];
+    prefetch_to_number(packet);
+    const std::uint64_t one = std::uint64_t{pad(packet)} << kHigh | 1;
+    std::uint8_t& place = place_of_first(burst, packet.session);
+    if (place == 0) {
+      place = static_cast<std::uint8_t>(i + 1);
+      packet.counter = one;
+    } else {
+      Packet& first = burst[place - 1u];
+      packet.counter = kFollows | std::uint64_t{place - 1u} << kHigh | (first.counter & UINT16_MAX);
+      first.counter += one;
     }
-    Group& group = groups_[group_at_[place] - 1u];
-    packet.counter = group.count++;
-    group.octets += pad(packet);
-    group.data = group.data || !packet.keepalive;
-    group_of_packet_[i++] = static_cast<std::uint16_t>(group_at_[place] - 1u);
   }
-  for (Group* group = groups_.data(); group != groups_.data() + groups; ++group) {
-    group->drawn = draw_shared(group->session->sent, group->count, group->octets);
-    group->peer->note_sent(stamp_, group->data);
-    if (group->data && group->peer->timers_are_idle()) arm_timers(*group->peer);
-  }
-  i = 0;
-  burst.filter(context_, [&](Packet& packet) {
-    const Group& group = groups_[group_of_packet_[i++]];
-    const bool within = packet.counter < group.drawn.granted;
-    packet.counter += group.drawn.first;
+  bool refused = false;
+  for (Packet& packet : burst) {
+    const std::uint64_t low = packet.counter & UINT16_MAX, high = (packet.counter & ~kFollows) >> kHigh;
+    if ((packet.counter & kFollows) != 0) {
+      packet.counter = burst[high].counter + low;
+    } else {
+      const Drawn drawn = draw_shared(packet.session->sent, low, high);
+      refused = refused || drawn.granted != low;
+      packet.counter = drawn.first;
+    }
     if (seeded_fault(31)) packet.counter &= UINT32_MAX;
-    return within ? Drop::kNone : Drop::kExpired;
+    note_sent(packet);
+  }
+  if (!refused) [[likely]]
+    return;
+  burst.filter(context_, [](const Packet& packet) {
+    return packet.counter < kRejectAfterMessages ? Drop::kNone : Drop::kExpired;
   });
+}
+
+// Where the number, plus one, of the burst's first packet of this session is or will be.
+inline std::uint8_t& Worker::place_of_first(Burst& burst, const Session* session) {
+  const auto line = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(session) / kCacheLine);
+  for (std::size_t place = (line * 0x9e3779b1u) >> 23;; place = (place + 1) % firsts_.size())  // 9 bits
+    if (firsts_[place] == 0 || burst[firsts_[place] - 1u].session == session) return firsts_[place];
 }
 
 std::size_t Worker::prepare_seal(Burst& burst, SealJob* jobs) {

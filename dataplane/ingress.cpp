@@ -58,10 +58,11 @@ void remember_source(Session::Received& received, const std::uint8_t* ip, std::u
 
 void Worker::classify(Burst& burst) {
   worked_ = worked_ || !burst.empty();
-  std::uint64_t datagrams = 0, octets = 0;
+  std::uint64_t datagrams = 0, octets = 0, taken_on = 0;
   const auto prefetch = [](const Packet& packet) { __builtin_prefetch(packet.data); };
   burst.filter(context_, prefetch, [&](Packet& packet) {
     if (packet.session != nullptr) {  // handed over: counted and classified by the worker it came to
+      taken_on += packet.length;
       link_.sessions.prefetch(receiver_of(packet));
       return Drop::kNone;
     }
@@ -77,6 +78,7 @@ void Worker::classify(Burst& burst) {
   });
   link_.counters.outer_in.add(datagrams);
   link_.counters.outer_in_octets.add(octets);
+  received_ += octets + taken_on;
 }
 
 Drop Worker::give_to_control(Packet& packet) {

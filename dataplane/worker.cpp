@@ -87,11 +87,7 @@ void Worker::receive(Burst& burst) {
 }
 
 // For spread.cpp: is this more than one core can do?
-void Worker::note_received(Burst& burst, std::size_t first) {
-  if (engine_.workers() == 1) return;
-  for (const Packet& packet : std::span<Packet>{burst.begin() + first, burst.end()}) received_ += packet.length;
-  full_ = full_ || burst.size() - first >= kReceiveBurst;
-}
+void Worker::note_received(Burst& burst, std::size_t first) { full_ = full_ || burst.size() - first >= kReceiveBurst; }
 
 void Worker::take_orders() {
   for (const Order* order; (order = link_.orders.front()) != nullptr; link_.orders.pop()) {

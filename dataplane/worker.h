@@ -18,7 +18,6 @@
 #include "dataplane/fair_share.h"
 #include "dataplane/port.h"
 #include "dataplane/route/recent_destinations.h"
-#include "dataplane/session/numbers.h"
 #include "dataplane/staging.h"
 #include "dataplane/wire/icmp.h"
 #include "dataplane/wire/inner_ip.h"
@@ -114,6 +113,8 @@ class Worker {
   void send_keepalive(PeerState& peer);
   void number(Burst& burst);
   void number_in_groups(Burst& burst);
+  std::uint8_t& place_of_first(Burst& burst, const Session* session);
+  void note_sent(const Packet& packet);
   std::uint32_t pad(Packet& packet) const;
   void transmit(Burst& burst);  // number, seal, send
   std::size_t prepare_seal(Burst& burst, SealJob* jobs);
@@ -195,21 +196,9 @@ class Worker {
   std::uint32_t routes_version_ = 0;  // read before any of the step's look-ups
   RecentDestinations recent_;
 
-  // One call of the AEAD: a job a packet. One group a session: its packets' numbers are taken at once.
-  struct Group {
-    Session* session;
-    PeerState* peer;
-    Drawn drawn;
-    std::uint64_t octets;
-    std::uint16_t count;
-    bool data;
-  };
-  static constexpr std::size_t kGroupPlaces = 512;  // more than twice kBurst
-  std::array<OpenJob, kBurst> open_jobs_;
+  std::array<OpenJob, kBurst> open_jobs_;  // of one call of the AEAD
   std::array<SealJob, kBurst> seal_jobs_;
-  std::array<Group, kBurst> groups_;
-  std::array<std::uint16_t, kGroupPlaces> group_at_;  // hash of session slot -> group + 1
-  std::array<std::uint16_t, kBurst> group_of_packet_;
+  std::array<std::uint8_t, 512> firsts_;  // hash of a session -> its first packet in a burst (number_in_groups())
 };
 
 // The next look_up() says to whom this inner address, of packet `i`, belongs.
