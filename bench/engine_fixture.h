@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "control/device.h"
+#include "control/receiver_indices.h"
 #include "dataplane/base/bytes.h"
 #include "dataplane/wire/checksum.h"
 #include "dataplane/worker.h"
@@ -47,8 +48,8 @@ inline void write_ip(std::uint8_t* ip, std::uint32_t length, const Address& from
   store_be16(ip + 10, internet_checksum(ip, 20));
 }
 
-// `count` peers, each with a session that sends, one that receives, and a /32. Worker w owns the sessions of the peers
-// i with i % 64 % workers == w.
+// `count` peers, each with a session that sends, one that receives, and a /32. Receiver indices are control's: random.
+// Who owns a session is drawn as well, but for the first peer's, which is worker 0's.
 class EngineFixture {
  public:
   EngineFixture(std::size_t count, unsigned workers, std::size_t buffers) : engine_{limits(count, workers, buffers)} {
@@ -108,7 +109,7 @@ class EngineFixture {
     s.peer = peer.id;
     s.serial = Serial{1};
     s.slot = SessionSlot{i};
-    s.self = ReceiverIndex{i << kBucketBits | (i & (kBuckets - 1))};
+    s.self = *indices_.draw(i == 0 ? 0 : entropy_.u32() % engine_.workers(), start());
     s.sent.remote = ReceiverIndex{entropy_.u32()};
     s.created = s.sent.created = ns(start());
     s.initiator = s.sent.initiator = true;
@@ -118,6 +119,7 @@ class EngineFixture {
 
   SeededEntropy entropy_;
   Engine engine_;
+  ReceiverIndices indices_{engine_, entropy_};
   std::unique_ptr<Device> device_;
 };
 
