@@ -120,7 +120,7 @@ run_soak() {
 # Lines and branches of dataplane and control that unit tests and simulations reach: without DPDK, so without its tests.
 run_coverage() {
   local counted status=0 programs
-  mapfile -t programs < <(printf '%s\n' tests/unit/*_test.cpp tests/sim/*_test.cpp | xargs -rn 1 basename -s .cpp | grep -vE '^(ethdev|ether_replay|aead_constant_time)')
+  mapfile -t programs < <(printf '%s\n' tests/unit/*_test.cpp tests/sim/*_test.cpp | xargs -rn 1 basename -s .cpp | grep -vE '^(ethdev|ether_replay|aead_constant_time|shared_lines)')
   step "building coverage"
   build_nicely coverage "${programs[@]}" || { broken coverage && return; }
   rm -rf build/coverage/profiles

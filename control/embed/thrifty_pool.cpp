@@ -54,11 +54,10 @@ std::size_t ThriftyPool::available() const {
 namespace {
 
 // As in BufferCache::release, B1: the last one to let go sees what every other holder wrote. One holder is the usual
-// case: no lock prefix.
+// case: no lock prefix, and nothing is written.
 bool let_go(Buffer& buffer) {
-  if (buffer.references.load(std::memory_order_acquire) != 1 &&
-      buffer.references.fetch_sub(1, std::memory_order_acq_rel) != 1)
-    return false;
+  if (buffer.references.load(std::memory_order_acquire) == 1) return true;
+  if (buffer.references.fetch_sub(1, std::memory_order_acq_rel) != 1) return false;
   buffer.references.store(1, std::memory_order_relaxed);
   return true;
 }
