@@ -429,8 +429,8 @@ void StreamLayer::close(StreamState& stream, bool give_up) {
   stream.arrived.clear();
   const std::size_t unread = std::exchange(stream.waiting, 0);
   if (stream.deadline != Instant{}) set_deadline(stream, {});
-  if (stream.peer == nullptr) return;
-  stream.peer->taken(unread);
+  if (stream.peer != nullptr) stream.peer->taken(unread);
+  if (stream.peer == nullptr) return;  // perhaps since then: where there is room again, an end may be heard of
   const std::uint32_t flags = kFinished | kUnheard | (give_up ? kReset : 0);
   if (!std::exchange(stream.finished, true))
     stream.peer->say_last_words(stream, flags);

@@ -280,11 +280,10 @@ TEST_P(Misuse, APeerThatFloodsHarmsItself) {
   ::close(stranger);
 }
 
-// Goal: a stream that nobody accepts or reads takes no more than its buffers, and the writer is told to wait.
-TEST_P(Misuse, AStreamThatNobodyReadsHoldsItsWriterBack) {
-  constexpr std::size_t kBuffer = 64 << 10;
-  Pair pair{GetParam(), {.stream_buffer_octets = kBuffer}, {.stream_buffer_octets = kBuffer}};
-  Stream stream = *pair.ab.open_stream();
+constexpr std::size_t kSmallBuffer = 64 << 10;
+
+// Until no more is taken. How much was.
+std::size_t fill(Pair& pair, Stream& stream) {
   const Octets octets(10000);
   std::size_t taken = 0, before = 1;
   for (int quiet = 0; quiet < 100; quiet = taken == before ? quiet + 1 : 0) {
@@ -293,8 +292,30 @@ TEST_P(Misuse, AStreamThatNobodyReadsHoldsItsWriterBack) {
     static_cast<void>(!pair.a->wait(1ms));
     static_cast<void>(!pair.b->wait(1ms));
   }
-  EXPECT_LT(taken, 5 * kBuffer);
-  EXPECT_EQ(stream.write(octets).error().code, EAGAIN);
+  return taken;
+}
+
+// Goal: a stream that nobody accepts or reads takes no more than its buffers, and the writer is told to wait.
+TEST_P(Misuse, AStreamThatNobodyReadsHoldsItsWriterBack) {
+  Pair pair{GetParam(), {.stream_buffer_octets = kSmallBuffer}, {.stream_buffer_octets = kSmallBuffer}};
+  Stream stream = *pair.ab.open_stream();
+  EXPECT_LT(fill(pair, stream), 5 * kSmallBuffer);
+  EXPECT_EQ(stream.write(Octets(10000)).error().code, EAGAIN);
+}
+
+// Goal: when a peer goes while its streams' buffers here are full, that is learned in the moment in which one of them
+// is closed and makes room; it is closed all the same, and the other one is told.
+TEST_P(Misuse, AFullStreamMayBeClosedOnceItsPeerHasGone) {
+  Pair pair{GetParam(), {.stream_buffer_octets = kSmallBuffer}, {.stream_buffer_octets = kSmallBuffer}};
+  auto [ours, theirs] = pair.stream();
+  auto [ours_too, other] = pair.stream();
+  static_cast<void>(fill(pair, ours));
+  pair.a->close();
+  for (int i = 0; i < 20; ++i) static_cast<void>(!pair.b->wait(1ms));
+  EXPECT_TRUE(other.write(Octets(1))) << "it was told too early for what is to be shown";
+  theirs.close();
+  EXPECT_FALSE(theirs.write(Octets(1)));
+  EXPECT_TRUE(until({pair.b.get()}, [&] { return !other.write(Octets(1)); }));
 }
 
 // Goal: a peer that vanishes in mid-stream without a word: the deadline ends the waiting; the stream can be closed.
