@@ -55,7 +55,7 @@ void AppPort::divert_sctp(std::function<void()> ringer) {
 }
 
 void AppPort::ring() const {
-  rung_.store(true, std::memory_order_release);  // before: whom the write wakes may have our core at once
+  rings_.fetch_add(1, std::memory_order_release);  // before: whom the write wakes may have our core at once
   const std::uint64_t one = 1;
   static_cast<void>(!::write(wake_.get(), &one, sizeof one));
 }
@@ -76,8 +76,8 @@ void AppPort::receive(Burst& burst, WorkerContext&) {
     armed_ = false;
     doorbell_.sleep_end();
     std::uint64_t rung;
-    if (rung_.exchange(false, std::memory_order_acquire) && ::read(wake_.get(), &rung, sizeof rung) != sizeof rung)
-      rung_.store(true, std::memory_order_release);  // not written yet
+    if (rings_.load(std::memory_order_acquire) != 0 && ::read(wake_.get(), &rung, sizeof rung) == sizeof rung)
+      rings_.fetch_sub(static_cast<std::uint32_t>(rung), std::memory_order_relaxed);  // the others come later
   }
   to_tunnel_.pop_each(receive_room(burst), [&](const Outbound& its) {
     burst.add(kFromHost);

@@ -79,8 +79,9 @@ class AppPort final : public Port {
   std::function<void()> ringer_, sctp_ringer_;
   // The worker calls wake_fds() just before it sleeps: that arms the doorbell.
   mutable Doorbell doorbell_;
-  mutable bool armed_ = false;             // the worker's alone
-  mutable std::atomic<bool> rung_{false};  // wake_ is readable, or about to be
+  mutable bool armed_ = false;  // the worker's alone
+  // Rings that were not read yet, or not even written: wake_ is readable, or about to be.
+  mutable std::atomic<std::uint32_t> rings_{0};
 };
 
 }  // namespace wireplane
