@@ -34,19 +34,16 @@ WorkerThread::WorkerThread(Engine& engine, Worker& worker, unsigned number, bool
       core_{core},
       idle_steps_{idle_steps},
       lingers_{lingers},
-      wake_fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {
-  if (wake_fd_ < 0) return;  // out of descriptors: nobody can wake us, so we look again every kNap
-  engine_.link(number_).doorbell.set_ringer([fd = wake_fd_] {
+      wake_{std::make_shared<const FileDescriptor>(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))} {
+  if (!*wake_) return;  // out of descriptors: nobody can wake us, so we look again every kNap
+  engine_.link(number_).doorbell.set_ringer([wake = wake_] {
     const std::uint64_t one = 1;
-    static_cast<void>(!::write(fd, &one, sizeof one));
+    static_cast<void>(!::write(wake->get(), &one, sizeof one));
   });
 }
 
-WorkerThread::~WorkerThread() {
-  stop();
-  engine_.link(number_).doorbell.set_ringer({});
-  if (wake_fd_ >= 0) ::close(wake_fd_);
-}
+// The ringer stays: other workers, or an application that adds a peer, may be about to ring.
+WorkerThread::~WorkerThread() { stop(); }
 
 void WorkerThread::start() {
   thread_ = std::thread{[this] { run(); }};
@@ -56,7 +53,7 @@ void WorkerThread::stop() {
   if (!thread_.joinable()) return;
   stop_.store(true, std::memory_order_relaxed);
   const std::uint64_t one = 1;
-  if (wake_fd_ >= 0) static_cast<void>(!::write(wake_fd_, &one, sizeof one));
+  if (*wake_) static_cast<void>(!::write(wake_->get(), &one, sizeof one));
   thread_.join();
 }
 
@@ -114,15 +111,15 @@ void WorkerThread::sleep(std::vector<int>& fds) {
   if (!worker_.sleep_begin()) return;
   pollfd polled[64];
   nfds_t count = 0;
-  polled[count++] = {wake_fd_, POLLIN, 0};
+  polled[count++] = {wake_->get(), POLLIN, 0};
   for (const int fd : fds)
     if (count < std::size(polled)) polled[count++] = {fd, POLLIN, 0};
-  const Duration longest = fds.empty() || wake_fd_ < 0 ? kNap : kLongestSleep;
+  const Duration longest = fds.empty() || !*wake_ ? kNap : kLongestSleep;
   const timespec wait{static_cast<time_t>(longest / 1s), static_cast<long>((longest % 1s).count())};
   ::ppoll(polled, count, &wait, nullptr);
   worker_.sleep_end();
   std::uint64_t rung;
-  if (polled[0].revents != 0) static_cast<void>(!::read(wake_fd_, &rung, sizeof rung));
+  if (polled[0].revents != 0) static_cast<void>(!::read(wake_->get(), &rung, sizeof rung));
 }
 
 void account_for(const std::vector<std::unique_ptr<Worker>>& stopped) {

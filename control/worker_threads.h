@@ -13,6 +13,7 @@
 
 #include "control/linger.h"
 #include "dataplane/worker.h"
+#include "drivers/file_descriptor.h"
 
 namespace wireplane {
 
@@ -48,7 +49,7 @@ class WorkerThread {
   const unsigned idle_steps_;
   const bool lingers_;
   Linger linger_;
-  int wake_fd_;
+  const std::shared_ptr<const FileDescriptor> wake_;  // the ringer's, too
   std::atomic<bool> stop_{false};
   std::atomic<std::int64_t> worked_ns_{0};
   std::int64_t worked_before_ = 0;
