@@ -27,9 +27,9 @@ void ring(int fd) {
   static_cast<void>(!::write(fd, &one, sizeof one));
 }
 
-bool drain(int fd) {
+std::uint64_t drain(int fd) {  // how many rings
   std::uint64_t rung;
-  return ::read(fd, &rung, sizeof rung) == sizeof rung;
+  return ::read(fd, &rung, sizeof rung) == sizeof rung ? rung : 0;
 }
 
 void sleep_on(int fd, Duration at_most) {
@@ -89,9 +89,9 @@ void Node::State::notify() {
 }
 
 void Node::State::take_notice() {
-  if (!notified.load(std::memory_order_relaxed) && !ring_is_owed) return;
-  ring_is_owed = !drain(notify_fd.get());  // before N2: what rings after it is kept. Not rung yet: it will be
-  static_cast<void>(notified.exchange(false, std::memory_order_acq_rel));  // N2
+  if (!notified.load(std::memory_order_relaxed) && rings_owed == 0) return;
+  rings_owed -= static_cast<std::int64_t>(drain(notify_fd.get()));        // before N2: what rings after it is kept
+  if (notified.exchange(false, std::memory_order_acq_rel)) ++rings_owed;  // N2
 }
 
 // One turn of a node without threads. While much passes, the descriptor stays rung from one turn to the next, which
@@ -253,6 +253,10 @@ void Node::State::sleep_of_control(Instant due) {
 // Something was configured: timers may be due earlier, orders may wait in rings.
 void Node::State::configured() {
   due_of_device = Instant{};
+  drive();
+}
+
+void Node::State::drive() {
   if (threaded())
     ring(control_wake_fd.get());
   else

@@ -69,9 +69,11 @@ struct __attribute__((visibility("hidden"))) Node::State {
   FileDescriptor epoll_fd;         // workers = 0: sockets, timer and notify_fd
   FileDescriptor control_wake_fd;  // eventfd: wakes the control thread
   std::atomic<bool> notified{false}, closed{false}, stop_control{false};
-  Instant armed_at{};                     // of timer_fd; guarded by control
-  Instant due_of_device{};                // workers = 0: when it wants to be stepped; guarded by control
-  bool ring_is_owed = false;              // who set `notified` had not rung yet; guarded by control
+  Instant armed_at{};       // of timer_fd; guarded by control
+  Instant due_of_device{};  // workers = 0: when it wants to be stepped; guarded by control
+  // How often `notified` was set and taken without its ring: whoever set it comes to ring later, maybe after others.
+  // guarded by control
+  std::int64_t rings_owed = 0;
   bool stays_rung = false;                // notify_fd, over turns; guarded by control
   bool sockets_watched = false;           // in epoll_fd; guarded by control. If not, notify_fd is rung
   std::uint64_t connections_watched = 0;  // of outer, how many had been opened; guarded by control
@@ -140,7 +142,8 @@ struct __attribute__((visibility("hidden"))) Node::State {
   void notify();  // process() should be called
   void take_notice();
   void turn_and_take_notice();
-  void configured();  // the device has something new to do
+  void configured();  // the device has something new to do; control is held
+  void drive();       // whoever drives the node shall look at it now; any thread
   void take_event(const PeerView& view, const char* what);
   void tell_events();
   [[nodiscard]] std::uint64_t news();

@@ -23,7 +23,7 @@ void Node::State::open_streams() {
       .transmit = [this](const PeerStreams& to, auto packet, auto ds) { return send_sctp(to.peer(), packet, ds); },
       .find_peer = [this](PeerId id) { return find(id); },
       .news = [this] { notify(); },
-      .due_sooner = [this] { configured(); },
+      .due_sooner = [this] { drive(); },
       .wait = {}};
   if (!threaded()) parts.wait = [this](std::uint64_t heard, Duration at_most) { wait_for_stream_news(heard, at_most); };
   streams = std::make_shared<StreamLayer>(std::move(parts));

@@ -1,0 +1,197 @@
+// Wakes of a node that come late: whoever rings may be delayed between saying so and ringing. None may be lost, and
+// none may leave a descriptor readable with nobody who takes it back: that is a core that looks for nothing, for ever.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "control/embed/app_port.h"
+#include "control/embed/node.h"
+#include "control/embed/thrifty_pool.h"
+#include "tests/support/nodes.h"
+
+namespace {
+
+// One write() to this descriptor, by the thread of this name, waits until `held_back` is false.
+std::atomic<int> held_fd{-1};
+std::atomic<bool> held_back{false}, is_waiting{false};
+thread_local bool may_be_held = false;  // or by a thread that says so
+
+bool is_to_wait(int fd) {
+  if (fd != held_fd.load()) return false;
+  char name[16] = {};
+  ::pthread_getname_np(::pthread_self(), name, sizeof name);
+  return may_be_held || std::string_view{name} == "wp-worker-0";
+}
+
+}  // namespace
+
+// Before the C library's.
+extern "C" ssize_t write(int fd, const void* data, std::size_t size) {
+  if (is_to_wait(fd)) {
+    held_fd = -1;
+    is_waiting = true;
+    while (held_back) std::this_thread::sleep_for(std::chrono::milliseconds{1});
+    is_waiting = false;
+  }
+  return ::syscall(SYS_write, fd, data, size);
+}
+
+namespace wireplane {
+namespace {
+
+using test::loopback;
+using test::open;
+using test::SteadyClock;
+
+template <class Reached>
+bool until(Reached reached) {
+  const auto end = SteadyClock::now() + 10s;
+  while (SteadyClock::now() < end) {
+    if (reached()) return true;
+    std::this_thread::sleep_for(1ms);
+  }
+  return false;
+}
+
+bool is_readable(int fd, int milliseconds = 0) {
+  pollfd polled{fd, POLLIN, 0};
+  return ::poll(&polled, 1, milliseconds) == 1;
+}
+
+void hold_back(int fd) {
+  held_back = true;
+  held_fd = fd;
+}
+
+bool let_go() {
+  held_back = false;
+  return until([] { return !is_waiting; });
+}
+
+// Goal: a worker's wake that is rung when another one has been rung and taken meanwhile does not keep the node's
+// descriptor readable.
+// Method: the worker is stopped between saying that it rings and ringing; a stream's deadline rings in between.
+TEST(EmbedWake, ANodesRingThatComesLateIsTakenBack) {
+  auto a = open(), b = open({.workers = 1});
+  ASSERT_TRUE(b->add_peer(a->key()));
+  const auto there = a->add_peer(b->key_text(), loopback(*b));
+  ASSERT_TRUE(there);
+  std::size_t heard = 0;
+  const auto receive = [&] {
+    static_cast<void>(!a->process());
+    static_cast<void>(!b->process());
+    return heard += b->receive([](const Received&) {});
+  };
+  const std::vector<std::uint8_t> octets(10);
+  ASSERT_TRUE(a->send(*there, octets));
+  ASSERT_TRUE(until([&] { return receive() == 1; }));
+  Stream stream = *b->open_stream(*b->find_peer(a->key()));
+  ASSERT_TRUE(until([&] { return receive() == 1 && !is_readable(b->fd(), 20); }));
+
+  hold_back(b->fd());
+  ASSERT_TRUE(a->send(*there, octets));
+  ASSERT_TRUE(until([&] { return receive() == 2 && is_waiting; })) << "who looks sees it before it has rung";
+  stream.set_deadline(1ms);
+  ASSERT_TRUE(is_readable(b->fd(), 5000));
+  static_cast<void>(!b->process());
+  ASSERT_TRUE(let_go());
+  EXPECT_TRUE(until([&] {
+    static_cast<void>(!b->process());
+    return !is_readable(b->fd(), 20);
+  }));
+}
+
+// Goal: likewise of the descriptor that wakes a worker for what the application sends, where several threads send.
+TEST(EmbedWake, APortsRingThatComesLateIsTakenBack) {
+  ThriftyPool pool{512, 1536};
+  const int fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  AppPort port{64, FileDescriptor{fd}, {}};
+  BufferCache cache{pool};
+  Counters counters;
+  WorkerContext context{cache, counters};
+  Burst burst;
+  const auto push = [&] {
+    Buffer* buffer = nullptr;
+    ASSERT_EQ(pool.take(&buffer, 1), 1u);
+    ASSERT_TRUE(port.push({buffer, 100}));
+    port.pushed();
+  };
+  const auto sleep = [&] {  // the worker's
+    std::vector<int> fds;
+    port.wake_fds(fds);
+    return is_readable(fds.at(0));
+  };
+  const auto receive = [&] {
+    port.receive(burst, context);
+    const std::size_t count = burst.size();
+    for (Packet& packet : burst) context.release(packet);
+    burst.clear();
+    return count;
+  };
+  EXPECT_FALSE(sleep());
+  hold_back(fd);
+  std::thread late{[&] {
+    may_be_held = true;
+    push();
+  }};
+  ASSERT_TRUE(until([] { return is_waiting.load(); }));
+  push();
+  EXPECT_TRUE(is_readable(fd));
+  EXPECT_EQ(receive(), 2u);
+  EXPECT_FALSE(sleep()) << "nothing is there";
+  held_back = false;
+  late.join();
+  EXPECT_TRUE(is_readable(fd)) << "a wake for nothing";
+  EXPECT_EQ(receive(), 0u);
+  EXPECT_FALSE(sleep()) << "but one";
+  EXPECT_EQ(receive(), 0u);
+}
+
+class BothWays : public ::testing::TestWithParam<unsigned> {};
+INSTANTIATE_TEST_SUITE_P(Workers, BothWays, ::testing::Values(0u, 2u));
+
+// Goal: threads that set streams' deadlines, that process, that add and remove peers, and one that closes the node in
+// the midst of it share nothing unguarded. Method: ThreadSanitizer looks on.
+TEST_P(BothWays, DeadlinesPeersAndTheEndComeFromAnyThread) {
+  for (int round = 0; round < 5; ++round) {
+    auto node = open({.workers = GetParam()}), other = open();
+    const auto there = node->add_peer(other->key_text(), loopback(*other));
+    ASSERT_TRUE(there);
+    const std::vector<std::uint8_t> octets(10);
+    std::vector<std::thread> busy;
+    std::atomic<bool> ended{false};
+    for (int i = 0; i < 2; ++i)
+      busy.emplace_back([&] {
+        auto stream = node->open_stream(*there);
+        for (int k = 1; !ended && stream; ++k) stream->set_deadline(k % 2 == 0 ? 1ms : 1h);
+      });
+    busy.emplace_back([&] {
+      while (node->process()) std::this_thread::yield();
+    });
+    busy.emplace_back([&] {
+      for (std::uint8_t k = 1; !ended; k = static_cast<std::uint8_t>(k % 200 + 1)) {
+        PublicKey key{{k, 7}};
+        const auto peer = node->add_peer(key, {.endpoint = Endpoint{}});
+        if (peer) static_cast<void>(!node->send(*peer, octets));
+        static_cast<void>(!node->remove_peer(key));
+      }
+    });
+    std::this_thread::sleep_for(30ms);
+    node->close();
+    ended = true;
+    for (auto& thread : busy) thread.join();
+  }
+}
+
+}  // namespace
+}  // namespace wireplane
