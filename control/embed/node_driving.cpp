@@ -110,7 +110,8 @@ void Node::State::turn_and_take_notice() {
   const bool rung = sent_much || (!sockets_watched && (much || !watch_sockets()));
   if (std::exchange(stays_rung, rung) && !rung) {
     take_notice();
-    if (app_ports[0]->queued_out() != 0) notify();  // came after the turn, and did not ring
+    const bool due_sooner = streams != nullptr && streams->due() < armed_at;
+    if (app_ports[0]->queued_out() != 0 || due_sooner) notify();  // came after the turn, and did not ring
   }
 }
 
@@ -193,6 +194,8 @@ void Node::State::turn() {
     due = now;  // if we leave it at that, we come again at once
     if (now - begun >= kLongestTurn || !app_ports[0]->has_room_for_a_burst()) break;
   }
+  // What was read and waits for room, or for buffers: no descriptor tells of it, nobody rings. As threads, we nap.
+  if (outer->may_have_more(0)) due = std::min(due, now + WorkerThread::kNap);
   outer->time_passes(0);
   arm(due, now);
 }

@@ -10,8 +10,10 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "control/embed/app_port.h"
@@ -33,9 +35,16 @@ bool is_to_wait(int fd) {
   return may_be_held || std::string_view{name} == "wp-worker-0";
 }
 
+// What happens in the midst of this thread's next read() of a descriptor's count.
+thread_local std::function<void()> before_read;
+
 }  // namespace
 
 // Before the C library's.
+extern "C" ssize_t read(int fd, void* room, std::size_t size) {
+  if (size == sizeof(std::uint64_t) && before_read) std::exchange(before_read, nullptr)();
+  return ::syscall(SYS_read, fd, room, size);
+}
 extern "C" ssize_t write(int fd, const void* data, std::size_t size) {
   if (is_to_wait(fd)) {
     held_fd = -1;
@@ -155,6 +164,75 @@ TEST(EmbedWake, APortsRingThatComesLateIsTakenBack) {
   EXPECT_EQ(receive(), 0u);
   EXPECT_FALSE(sleep()) << "but one";
   EXPECT_EQ(receive(), 0u);
+}
+
+// Goal: what waits inside because the application had no room makes the descriptor readable, too, once it has.
+// Method: trains for more than the queue holds; process() until nothing more comes in; then all is taken at once, and
+// the descriptor asked.
+TEST(EmbedWake, WhatTheQueueHadNoRoomForIsTold) {
+  auto a = open({.queue = 2048}), b = open({.queue = 64});
+  ASSERT_TRUE(b->add_peer(a->key()));
+  const auto there = a->add_peer(b->key_text(), loopback(*b));
+  ASSERT_TRUE(there);
+  const std::vector<std::uint8_t> octets(1000);
+  std::size_t heard = 0, lost = 0;
+  const auto receive = [&] { return heard += b->receive([](const Received&) {}, 10'000); };
+  const auto all = [&](std::size_t count) {
+    return until([&] {
+      static_cast<void>(!a->process());
+      static_cast<void>(!b->process());
+      return receive() >= count;
+    });
+  };
+  ASSERT_TRUE(a->send(*there, octets));
+  ASSERT_TRUE(all(1));
+  for (std::size_t round = 0; round < 100; ++round) {
+    heard = 0;
+    const std::size_t count = round < 20 ? 64 : 60 + round * 5;
+    const std::vector<Datagram> burst(count, Datagram{*there, octets});
+    ASSERT_EQ(*a->send(burst), count);
+    static_cast<void>(!a->process());
+    for (int i = 0; i < 4; ++i) static_cast<void>(!b->process());
+    receive();
+    lost += heard < count && !is_readable(b->fd(), 20);
+    ASSERT_TRUE(all(count)) << heard << " of " << count;
+  }
+  EXPECT_EQ(lost, 0u) << "times";
+}
+
+// Goal: a deadline that is set while the node takes back its ring is waited for.
+// Method: much is sent, then little: that makes process() take the ring back behind its turn; the deadline comes then,
+// as if from another thread. Of a stream that has lost its peer, so that nothing else is due.
+TEST(EmbedWake, ADeadlineSetWhileARingIsTakenBackIsWaitedFor) {
+  auto a = open(), b = open();
+  ASSERT_TRUE(b->add_peer(a->key()));
+  const auto there = a->add_peer(b->key_text(), loopback(*b));
+  ASSERT_TRUE(there);
+  const std::vector<std::uint8_t> octets(10);
+  ASSERT_TRUE(a->send(*there, octets));
+  ASSERT_TRUE(until([&] {
+    static_cast<void>(!a->process());
+    static_cast<void>(!b->process());
+    return b->receive([](const Received&) {}) == 1;
+  }));
+  const auto gone = a->add_peer(PublicKey{{9}});
+  ASSERT_TRUE(gone);
+  Stream stream = *a->open_stream(*gone);
+  ASSERT_TRUE(a->remove_peer(PublicKey{{9}}));
+  ASSERT_TRUE(until([&] { return a->process() && !is_readable(a->fd(), 20); }));
+
+  const std::vector<Datagram> much(32, Datagram{*there, octets});
+  ASSERT_EQ(*a->send(much), much.size());
+  ASSERT_TRUE(a->process());
+  ASSERT_TRUE(a->send(*there, octets));
+  bool set = false;
+  before_read = [&] {
+    set = true;
+    stream.set_deadline(30ms);
+  };
+  ASSERT_TRUE(a->process());
+  ASSERT_TRUE(set);
+  EXPECT_TRUE(is_readable(a->fd(), 300));
 }
 
 class BothWays : public ::testing::TestWithParam<unsigned> {};
