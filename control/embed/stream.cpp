@@ -21,6 +21,7 @@ StreamOwner::~StreamOwner() {
   if (SctpStack::forked()) return;
   const SctpStack::Use use;
   StreamLayer::close(*state, false);
+  state->layer->leave_ready(*state);  // an application that waits in read() never asks for those that are ready
 }
 
 NodePeer Stream::peer() const { return owner_ == nullptr ? NodePeer{} : owner_->state->with; }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "control/embed/thrifty_pool.h"
 #include "control/system.h"
@@ -304,7 +305,7 @@ void StreamLayer::make_ready(StreamState& stream) {
   if (stream.owner.expired()) return;  // nobody has it yet, or any more
   if (!std::exchange(stream.queued, true)) {
     (last_ready_ == nullptr ? first_ready_ : last_ready_->next_ready) = stream.shared_from_this();
-    last_ready_ = &stream;
+    stream.previous_ready = std::exchange(last_ready_, &stream);
   }
   tell();  // also when it is in the queue, which those who wait in read() do not look at
 }
@@ -339,12 +340,16 @@ Result<Stream> StreamLayer::accept() {
 }
 
 std::shared_ptr<StreamState> StreamLayer::pop_ready() {
-  std::shared_ptr<StreamState> stream = std::move(first_ready_);
-  if (stream == nullptr) return stream;
-  stream->queued = false;
-  first_ready_ = std::move(stream->next_ready);
-  if (first_ready_ == nullptr) last_ready_ = nullptr;
+  std::shared_ptr<StreamState> stream = first_ready_;
+  if (stream != nullptr) leave_ready(*stream);
   return stream;
+}
+
+void StreamLayer::leave_ready(StreamState& stream) {
+  if (!std::exchange(stream.queued, false)) return;
+  StreamState* const before = std::exchange(stream.previous_ready, nullptr);
+  (stream.next_ready == nullptr ? last_ready_ : stream.next_ready->previous_ready) = before;
+  (before == nullptr ? first_ready_ : before->next_ready) = std::move(stream.next_ready);
 }
 
 Stream StreamLayer::next_ready() {

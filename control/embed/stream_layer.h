@@ -59,7 +59,8 @@ struct StreamState : std::enable_shared_from_this<StreamState> {
   bool wants_to_write = false;              // was told EAGAIN
   bool queued = false;                      // among the ready ones
   std::shared_ptr<StreamState> next_ready;  // a list that needs no memory of its own
-  Instant deadline{};                       // zero: none
+  StreamState* previous_ready = nullptr;
+  Instant deadline{};  // zero: none
   std::weak_ptr<StreamOwner> owner;
 };
 
@@ -148,6 +149,7 @@ class StreamLayer : public std::enable_shared_from_this<StreamLayer> {
   static Status finish(StreamState& stream);
   static void close(StreamState& stream, bool give_up);
   static void set_deadline(StreamState& stream, Duration from_now);
+  void leave_ready(StreamState& stream);  // nobody is left to be told
 
  private:
   friend class PeerStreams;

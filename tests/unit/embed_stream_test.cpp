@@ -2,6 +2,7 @@
 #include "control/embed/stream.h"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 #include <poll.h>
 
 #include <algorithm>
@@ -345,6 +346,30 @@ TEST_P(Streams, StreamsEndWithTheirPeerAndTheirNode) {
   EXPECT_EQ(theirs.read(room).error().code, ECONNRESET) << "a handle outlives its node";
   theirs.close();
   ours.set_deadline(1s);
+}
+
+// Goal: an application that never asks which streams are ready does not gather those that it has let go.
+// Method: streams that become ready because their peer goes, and whose handles go then; the heap, before and after. One
+// that is ready and still there, in the midst of them, is named when it is asked for.
+TEST_P(Streams, ThoseThatAreReadyAndGoneTakeNoMemory) {
+  auto node = open({.workers = GetParam()});
+  constexpr std::size_t kStreams = 1000, kBefore = 100;
+  std::size_t in_use = 0;
+  Stream kept;
+  for (std::size_t i = 0; i < kBefore + kStreams; ++i) {
+    if (i == kBefore) in_use = ::mallinfo2().uordblks;
+    const PublicKey key{{static_cast<std::uint8_t>(i % 250 + 1), 9}};
+    const auto peer = node->add_peer(key);
+    ASSERT_TRUE(peer);
+    const auto stream = node->open_stream(*peer);
+    ASSERT_TRUE(stream);
+    ASSERT_TRUE(node->remove_peer(key));
+    static_cast<void>(!node->process());
+    if (i == kBefore / 2) kept = *stream;
+  }
+  EXPECT_LT(::mallinfo2().uordblks, in_use + kStreams * 200) << "a stream is about 1 KiB";
+  EXPECT_EQ(node->next_ready_stream(), kept);
+  EXPECT_FALSE(node->next_ready_stream());
 }
 
 // Goal: DSCP and ECN of a datagram arrive as they were set.
