@@ -82,11 +82,12 @@ Result<std::unique_ptr<Node>> Node::open(NodeOptions options) {
     for (const auto step : {&State::open_descriptors, &State::open_engine, &State::open_device})
       if (Status done = (state.get()->*step)(); !done) return done.error();
     if (state->options.streams) state->open_streams();
-    if (state->threaded())
-      state->start_threads();
-    else if (Status watched = state->watch(); !watched)
+    std::unique_ptr<Node> node{new Node{std::move(state)}};  // whatever fails from here on, it ends its threads
+    if (node->state_->threaded())
+      node->state_->start_threads();
+    else if (Status watched = node->state_->watch(); !watched)
       return watched.error();
-    return std::unique_ptr<Node>{new Node{std::move(state)}};
+    return node;
   } catch (const std::bad_alloc&) {
     return refused("no memory for a node of this size", ENOMEM);
   } catch (const std::system_error& failure) {  // a thread that could not be started, no descriptor for the sessions

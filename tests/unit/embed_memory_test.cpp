@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "control/embed/node.h"
@@ -162,6 +163,27 @@ void exhaust(bool once, long step) {
   }
   std::printf("%ld allocations failed, %ld without anybody being told\n", tried, lost);
   EXPECT_GT(tried * step, 80);
+}
+
+// Goal: also where a node has threads, it is opened or refused, and no thread is left behind.
+TEST(EmbedMemory, ANodeWithThreadsIsOpenedOrRefused) {
+  ASSERT_TRUE(Node::open(small()));  // what a process allocates once
+  fails_once = true;
+  long refused = 0;
+  for (long at = 0;; ++at, ++refused) {
+    failed = false;
+    NodeOptions its = small();
+    its.workers = 2;
+    left_to_succeed = at;
+    const auto node = Node::open(std::move(its));
+    left_to_succeed = -1;
+    if (!failed) break;
+    if (!node) {
+      EXPECT_EQ(node.error().code, ENOMEM) << at;
+    }
+    ASSERT_LT(at, 10000);
+  }
+  EXPECT_GT(refused, 20);
 }
 
 // Goal and method: the head of this file. A handshake or a datagram that lacked memory is lost, as in the network.
