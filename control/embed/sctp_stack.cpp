@@ -30,6 +30,9 @@ struct Stack {
   bool forked = false;  // after usrsctp was started: what its locks say is no longer true
   Instant ticked{};
   std::uintptr_t next_handle = 1;
+  // Addresses that nobody has now. usrsctp knows them still: to make it forget one wakes its thread, which looks at all
+  // ends meanwhile, so that they outlive their owners, and it cannot be ended.
+  std::vector<std::uintptr_t> spare_handles;
   std::unordered_map<std::uintptr_t, SctpEnd*> ends;
   std::vector<SctpEnd*> woken, acking, hoping;
   Instant looked{};                                        // at those that hope
@@ -155,6 +158,7 @@ Status SctpStack::start() {
 void SctpStack::stop() {
   Stack& s = stack();
   if (--s.users == 0) s.running = ::usrsctp_finish() != 0;  // it may hold on to something: then it is used again
+  if (!s.running) s.spare_handles.clear();
 }
 
 bool SctpStack::forked() { return stack().forked; }
@@ -201,13 +205,21 @@ SctpStack::Use::~Use() {
 Result<std::unique_ptr<SctpEnd>> SctpEnd::open(SctpUser& user, const SctpOptions& options) {
   if (!memory_for(2 * kOfACall + kOfAStream * options.streams)) return no_memory();
   std::unique_ptr<SctpEnd> end{new SctpEnd{user, options}};
-  end->handle_ = stack().next_handle++;
   Stack& s = stack();
   s.woken.reserve(s.ends.size() + 1);  // usrsctp calls back: nothing may be thrown through it
   s.acking.reserve(s.ends.size() + 1);
   s.hoping.reserve(s.ends.size() + 1);
-  s.ends.emplace(end->handle_, end.get());
-  ::usrsctp_register_address(reinterpret_cast<void*>(end->handle_));
+  s.spare_handles.reserve(s.spare_handles.size() + s.ends.size() + 1);
+  const bool fresh = s.spare_handles.empty();
+  const std::uintptr_t handle = fresh ? s.next_handle : s.spare_handles.back();
+  s.ends.emplace(handle, end.get());
+  end->handle_ = handle;
+  if (fresh) {
+    ++s.next_handle;
+    ::usrsctp_register_address(reinterpret_cast<void*>(handle));
+  } else {
+    s.spare_handles.pop_back();
+  }
   if (Status done = end->configure(); !done) return done.error();
   return end;
 }
@@ -243,7 +255,7 @@ SctpEnd::~SctpEnd() {
     ::usrsctp_set_upcall(socket_, nullptr, nullptr);
     ::usrsctp_close(socket_);
   }
-  ::usrsctp_deregister_address(reinterpret_cast<void*>(handle_));
+  if (handle_ != 0) stack().spare_handles.push_back(handle_);  // there is room: open()
   stack().ends.erase(handle_);
   std::erase(stack().woken, this);
   std::erase(stack().acking, this);

@@ -6,7 +6,8 @@
 // usrsctp is one a process. So is the lock here: every call into this file happens within an SctpStack::Use, which
 // first brings usrsctp's timers up to date and at its end hands out what arrived. All nodes of a process share both;
 // the first node that needs streams starts usrsctp, the last one ends it. usrsctp starts one thread of its own ("SCTP
-// iterator"), which sleeps for ever, as nothing that it is for is used here.
+// iterator"), which sleeps for ever, as nothing that it is for is used here: addresses that come and go would wake it,
+// so they stay, for the next end.
 //
 // What its timers find out it tells nobody (an upcall follows packets only): ends that wait for an answer and have
 // heard nothing for a second are asked, four times a second, whether their association is still there.
@@ -97,7 +98,7 @@ class SctpEnd {
 
   SctpUser& user_;
   const SctpOptions options_;
-  std::uintptr_t handle_ = 0;  // what usrsctp knows us by: never used again, so a late packet of its finds nobody
+  std::uintptr_t handle_ = 0;  // what usrsctp knows us by; it forgets all of an end when that is closed
   SctpSocket* socket_ = nullptr;
   std::uint32_t association_ = 0;  // usrsctp's number of it; 0: not established
   bool woken_ = false, blocked_ = false;

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <numeric>
 #include <string>
@@ -370,6 +372,38 @@ TEST_P(Streams, ThoseThatAreReadyAndGoneTakeNoMemory) {
   EXPECT_LT(::mallinfo2().uordblks, in_use + kStreams * 200) << "a stream is about 1 KiB";
   EXPECT_EQ(node->next_ready_stream(), kept);
   EXPECT_FALSE(node->next_ready_stream());
+}
+
+// How often usrsctp's own thread has gone to sleep; nothing: it has none.
+std::string sleeps_of_usrsctp() {
+  for (const auto& thread : std::filesystem::directory_iterator{"/proc/self/task"}) {
+    std::ifstream comm{thread.path() / "comm"}, status{thread.path() / "status"};
+    std::string line;
+    if (!std::getline(comm, line) || line != "SCTP iterator") continue;
+    while (std::getline(status, line))
+      if (line.starts_with("voluntary_ctxt_switches")) return line;
+  }
+  return {};
+}
+
+// Goal: usrsctp's thread sleeps, whatever ends come and go. Were it awake, it would hold ends that are closed; usrsctp
+// could not be ended with the last node, and to children of fork() streams would be denied.
+TEST_P(Streams, EndsThatComeAndGoDoNotWakeUsrsctpsThread) {
+  auto node = open({.workers = GetParam()});
+  const auto kept = node->add_peer(PublicKey{{8}});
+  ASSERT_TRUE(kept);
+  const Stream other = *node->open_stream(*kept);
+  std::this_thread::sleep_for(20ms);
+  const std::string before = sleeps_of_usrsctp();
+  for (int i = 0; i < 20; ++i) {
+    const auto peer = node->add_peer(PublicKey{{9}});
+    ASSERT_TRUE(peer);
+    const auto stream = node->open_stream(*peer);
+    ASSERT_TRUE(stream);
+    ASSERT_TRUE(node->remove_peer(PublicKey{{9}}));
+    std::this_thread::sleep_for(12ms);  // more than a tick of usrsctp's timers
+  }
+  EXPECT_EQ(sleeps_of_usrsctp(), before);
 }
 
 // Goal: DSCP and ECN of a datagram arrive as they were set.
