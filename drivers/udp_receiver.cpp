@@ -160,7 +160,7 @@ void UdpReceiver::ask(std::size_t number, Burst& burst, std::size_t limit, Worke
   else if (of_source_ != 0)
     note_source();
   lane.more = !drained;
-  may_have_more_ = may_have_more_ || lane.more;
+  may_have_more_ = may_have_more_ || lane.more || next_ != received_;
   if (connected && drained && next_ == received_) connections_.found_empty(number - kConnected);
   lane.drained = drained && messages != 0;
   lane.rest = 0;

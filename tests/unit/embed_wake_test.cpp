@@ -200,6 +200,47 @@ TEST(EmbedWake, WhatTheQueueHadNoRoomForIsTold) {
   EXPECT_EQ(lost, 0u) << "times";
 }
 
+// Goal: what a step read and had no room for is handed over by the next one, or the descriptor tells of it.
+// Method: short trains, so that many messages are expected to bring little; then two long ones at once.
+TEST(EmbedWake, TrainsLongerThanWereExpectedAreHandedOver) {
+  auto a = open({.queue = 2048}), b = open({.queue = 2048});
+  ASSERT_TRUE(b->add_peer(a->key()));
+  const auto there = a->add_peer(b->key_text(), loopback(*b));
+  ASSERT_TRUE(there);
+  const std::vector<std::uint8_t> octets(1000);
+  std::size_t heard = 0, lost = 0;
+  const auto receive = [&] { return heard += b->receive([](const Received&) {}, 10'000); };
+  const auto send = [&](std::size_t count) {
+    const std::vector<Datagram> burst(count, Datagram{*there, octets});
+    EXPECT_EQ(*a->send(burst), count);
+    static_cast<void>(!a->process());
+  };
+  const auto all = [&](std::size_t count) {
+    return until([&] {
+      static_cast<void>(!a->process());
+      static_cast<void>(!b->process());
+      return receive() >= count;
+    });
+  };
+  send(1);
+  ASSERT_TRUE(all(1));
+  for (std::size_t round = 0; round < 60; ++round) {
+    for (int i = 0; i < 6; ++i) {
+      heard = 0;
+      for (int k = 0; k < 4; ++k) send(round < 20 ? 32 : 4);
+      ASSERT_TRUE(all(round < 20 ? 128 : 16));
+    }
+    heard = 0;
+    send(64);
+    send(64);
+    static_cast<void>(!b->process());
+    receive();
+    lost += heard < 128 && !is_readable(b->fd(), 20);
+    ASSERT_TRUE(all(128)) << heard;
+  }
+  EXPECT_EQ(lost, 0u) << "times";
+}
+
 // Goal: a deadline that is set while the node takes back its ring is waited for.
 // Method: much is sent, then little: that makes process() take the ring back behind its turn; the deadline comes then,
 // as if from another thread. Of a stream that has lost its peer, so that nothing else is due.
