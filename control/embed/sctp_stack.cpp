@@ -245,6 +245,7 @@ Status SctpEnd::configure() {
   if (!configured) return failed("setsockopt");
   sockaddr_conn address = address_of_end(handle_);
   if (::usrsctp_bind(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return failed("bind");
+  bound_ = true;
   if (::usrsctp_listen(socket_, 1) != 0) return failed("listen");
   ::usrsctp_set_upcall(socket_, SctpCallbacks::wake, reinterpret_cast<void*>(handle_));
   return Nothing{};
@@ -255,7 +256,10 @@ SctpEnd::~SctpEnd() {
     ::usrsctp_set_upcall(socket_, nullptr, nullptr);
     ::usrsctp_close(socket_);
   }
-  if (handle_ != 0) stack().spare_handles.push_back(handle_);  // there is room: open()
+  if (bound_)
+    stack().spare_handles.push_back(handle_);  // there is room: open()
+  else if (handle_ != 0)
+    ::usrsctp_deregister_address(reinterpret_cast<void*>(handle_));
   stack().ends.erase(handle_);
   std::erase(stack().woken, this);
   std::erase(stack().acking, this);

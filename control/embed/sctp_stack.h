@@ -99,6 +99,7 @@ class SctpEnd {
   SctpUser& user_;
   const SctpOptions options_;
   std::uintptr_t handle_ = 0;  // what usrsctp knows us by; it forgets all of an end when that is closed
+  bool bound_ = false;         // and it does know us
   SctpSocket* socket_ = nullptr;
   std::uint32_t association_ = 0;  // usrsctp's number of it; 0: not established
   bool woken_ = false, blocked_ = false;
