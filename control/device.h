@@ -156,6 +156,7 @@ class Device final : public Configurable {
   std::vector<const Endpoint*> unretired_endpoints_;  // likewise
   std::uint32_t next_session_ = 0;                    // slots never used yet begin here
   std::size_t live_sessions_ = 0;
+  std::int64_t last_created_ = 0;            // ns of the engine's clock: the newest session's
   std::vector<std::size_t> sessions_owned_;  // by worker
 
   CookieChecker cookie_checker_;

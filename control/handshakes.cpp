@@ -267,7 +267,10 @@ bool Device::install(Peer& peer, KeyPair& keys) {
   session.slot = *slot;
   session.self = keys.self;
   session.sent.remote = keys.remote;
-  session.created = session.sent.created = ns(now_.engine);
+  // One at a time: where a worker remembers a session's place, this tells whether it is that session still
+  // (dataplane/session/reservations.h).
+  last_created_ = std::max(last_created_ + 1, ns(now_.engine));
+  session.created = session.sent.created = last_created_;
   session.initiator = session.sent.initiator = keys.initiator;
   ++live_sessions_;
   ++sessions_owned_[engine_.owner(keys.self)];

@@ -339,63 +339,25 @@ inline void Worker::note_sent(const Packet& packet) {
 
 // Numbers are drawn last, after every check. Within a session they follow the packets' order (P41).
 void Worker::number(Burst& burst) {
-  if (engine_.workers() > 1) return number_in_groups(burst);
-  burst.filter(context_, prefetch_to_number, [this](Packet& packet) {
-    const auto [number, granted] = draw_alone(packet.session->sent, 1, pad(packet));
-    if (granted == 0) return Drop::kExpired;
-    packet.counter = seeded_fault(31) ? number & UINT32_MAX : number;
-    note_sent(packet);
-    return Drop::kNone;
-  });
-}
-
-// Where other workers draw, too: one locked instruction a session and burst, by the session's first packet for all.
-// Until it has drawn, its `counter` says for how many and how many octets, and theirs which is first and how many are
-// between: nothing is kept elsewhere, because every line that is costs as much as the locked instruction.
-void Worker::number_in_groups(Burst& burst) {
-  constexpr std::uint64_t kFollows = std::uint64_t{1} << 63;
-  constexpr unsigned kHigh = 16;
-  static_assert(kBurst <= UINT8_MAX);
-  firsts_.fill(0);
-  for (std::size_t i = 0; i < burst.size(); ++i) {
-    Packet& packet = burst[i];
+  const auto draw = [&](auto prefetch, auto number_of) {
+    burst.filter(context_, prefetch, [&](Packet& packet) {
+      const std::uint64_t number = number_of(packet, pad(packet));
+      if (number >= kRejectAfterMessages && !seeded_fault(33)) return Drop::kExpired;
+      packet.counter = seeded_fault(31) ? number & UINT32_MAX : number;
+      note_sent(packet);
+      return Drop::kNone;
+    });
+  };
+  if (engine_.workers() == 1)
+    return draw(prefetch_to_number,
+                [](const Packet& packet, std::uint32_t octets) { return draw_alone(packet.session->sent, octets); });
+  const auto prefetch = [this](const Packet& packet) {
     prefetch_to_number(packet);
-    const std::uint64_t one = std::uint64_t{pad(packet)} << kHigh | 1;
-    std::uint8_t& place = place_of_first(burst, packet.session);
-    if (place == 0) {
-      place = static_cast<std::uint8_t>(i + 1);
-      packet.counter = one;
-    } else {
-      Packet& first = burst[place - 1u];
-      packet.counter = kFollows | std::uint64_t{place - 1u} << kHigh | (first.counter & UINT16_MAX);
-      first.counter += one;
-    }
-  }
-  bool refused = false;
-  for (Packet& packet : burst) {
-    const std::uint64_t low = packet.counter & UINT16_MAX, high = (packet.counter & ~kFollows) >> kHigh;
-    if ((packet.counter & kFollows) != 0) {
-      packet.counter = burst[high].counter + low;
-    } else {
-      const Drawn drawn = draw_shared(packet.session->sent, low, high);
-      refused = refused || drawn.granted != low;
-      packet.counter = drawn.first;
-    }
-    if (seeded_fault(31)) packet.counter &= UINT32_MAX;
-    note_sent(packet);
-  }
-  if (!refused) [[likely]]
-    return;
-  burst.filter(context_, [](const Packet& packet) {
-    return packet.counter < kRejectAfterMessages ? Drop::kNone : Drop::kExpired;
+    reservations_.prefetch(packet.peer->id.slot);
+  };
+  draw(prefetch, [this](const Packet& packet, std::uint32_t octets) {
+    return reservations_.draw(*packet.session, packet.peer->id.slot, octets, stamp_);
   });
-}
-
-// Where the number, plus one, of the burst's first packet of this session is or will be.
-inline std::uint8_t& Worker::place_of_first(Burst& burst, const Session* session) {
-  const auto line = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(session) / kCacheLine);
-  for (std::size_t place = (line * 0x9e3779b1u) >> 23;; place = (place + 1) % firsts_.size())  // 9 bits
-    if (firsts_[place] == 0 || burst[firsts_[place] - 1u].session == session) return firsts_[place];
 }
 
 std::size_t Worker::prepare_seal(Burst& burst, SealJob* jobs) {

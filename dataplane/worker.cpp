@@ -15,7 +15,8 @@ Worker::Worker(Engine& engine, unsigned number, Port& outer, Port* inner)
       context_{buffers_, link_.counters},
       outer_{outer},
       inner_{inner},
-      staging_{engine.pool().capacity() / 8 / engine.workers()} {}
+      staging_{engine.pool().capacity() / 8 / engine.workers()},
+      reservations_{engine.workers()} {}
 
 // The other workers do not step any more: what is in flight and nobody took is ours to end.
 Worker::~Worker() {
@@ -26,6 +27,7 @@ Worker::~Worker() {
   const auto gone = [](Packet&) { return Drop::kPeerGone; };
   for (; !spread.opening.empty(); spread.opening.pop()) spread.opening.oldest().burst.filter(context_, gone);
   for (; !spread.sealing.empty(); spread.sealing.pop()) spread.sealing.oldest().burst.filter(context_, gone);
+  reservations_.settle();
   engine_.grace().offline(number_);
 }
 
@@ -50,10 +52,10 @@ Work Worker::step(Instant now) {
 void Worker::begin(Instant now) {
   Grace& grace = engine_.grace();
   period_ = grace.period();
-  if (link_.spread.empty()) [[likely]]
+  if (!holds_pointers())
     grace.online(number_);
   else
-    grace.hold_since(number_, link_.spread.oldest_period());
+    grace.hold_since(number_, std::min(link_.spread.oldest_period(), owing_since_));
   settings_ = &engine_.settings();
   now_ = now;
   stamp_ = stamp_of(now);
@@ -67,9 +69,11 @@ void Worker::end() {
     if (in_flight()) work_ahead(!worked_);
     consider_lending();
     if (!worked_) help();
+    if (!worked_ || reservations_.is_due(stamp_)) reservations_.settle();
+    owing_since_ = reservations_.owes() ? std::min(owing_since_, period_) : UINT64_MAX;
   }
   settings_ = nullptr;
-  if (link_.spread.empty()) [[likely]]
+  if (!holds_pointers())
     engine_.grace().offline(number_);
   else
     worked_ = true;
@@ -150,7 +154,7 @@ void Worker::arm_timers(PeerState& peer) {
 
 bool Worker::sleep_begin() {
   link_.doorbell.sleep_begin();
-  bool work = !link_.orders.empty() || !link_.spread.empty() || engine_.lenders() != 0;
+  bool work = !link_.orders.empty() || holds_pointers() || engine_.lenders() != 0;
   for (unsigned from = 0; from < engine_.workers(); ++from) work = work || !engine_.handover(from, number_).empty();
   if (work) {
     link_.doorbell.sleep_end();

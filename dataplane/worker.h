@@ -18,6 +18,7 @@
 #include "dataplane/fair_share.h"
 #include "dataplane/port.h"
 #include "dataplane/route/recent_destinations.h"
+#include "dataplane/session/reservations.h"
 #include "dataplane/staging.h"
 #include "dataplane/wire/icmp.h"
 #include "dataplane/wire/inner_ip.h"
@@ -112,8 +113,6 @@ class Worker {
   void flush_staged(PeerState& peer);
   void send_keepalive(PeerState& peer);
   void number(Burst& burst);
-  void number_in_groups(Burst& burst);
-  std::uint8_t& place_of_first(Burst& burst, const Session* session);
   void note_sent(const Packet& packet);
   std::uint32_t pad(Packet& packet) const;
   void transmit(Burst& burst);  // number, seal, send
@@ -122,6 +121,7 @@ class Worker {
 
   // spread.cpp
   [[nodiscard]] bool in_flight() const { return lending_ || !link_.spread.empty(); }
+  [[nodiscard]] bool holds_pointers() const { return !link_.spread.empty() || reservations_.owes(); }  // between steps
   template <class Job>
   void launch(Lane<Job>& lane, std::size_t jobs);
   void open_with_helpers(Burst& burst);
@@ -198,7 +198,8 @@ class Worker {
 
   std::array<OpenJob, kBurst> open_jobs_;  // of one call of the AEAD
   std::array<SealJob, kBurst> seal_jobs_;
-  std::array<std::uint8_t, 512> firsts_;  // hash of a session -> its first packet in a burst (number_in_groups())
+  Reservations reservations_;               // of numbers, where several workers draw them
+  std::uint64_t owing_since_ = UINT64_MAX;  // the period of the oldest pointer in it, if it owes
 };
 
 // The next look_up() says to whom this inner address, of packet `i`, belongs.

@@ -1,8 +1,8 @@
 // session.h: one keypair of one peer, and the arena all of them live in.
 //
 //   line 0  receive key, who, when        written by control before the table entry is stored, then immutable
-//   line 1  send key, who, when, and the  keys likewise; counters: any worker, at most one locked instruction a burst
-//           counters of what was sent     for each
+//   line 1  send key, who, when, and the  keys likewise; counters: any worker, once for many packets (reservations.h)
+//           counters of what was sent
 //   line 2+ the receive side              the owner alone
 //
 // A packet received touches line 0, line 2 and the window's word, a packet sent line 1: a relay with many sessions
@@ -10,8 +10,8 @@
 // next one the peer's endpoint and the routes.
 //
 // spec: wg §5.4.5 (transport keys), §5.4.6 (counters). The arena is pointer-free and versioned, in a locked, undumped
-// memfd: no copy of a send counter exists elsewhere, so that a successor process can take it over without using one
-// twice.
+// memfd: what a worker has reserved of a send counter lies behind it, so that a successor process can take it over
+// without using a number twice.
 #pragma once
 #include <atomic>
 #include <cstddef>

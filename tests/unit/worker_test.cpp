@@ -77,5 +77,56 @@ TEST(Worker, DropsWhatWaitedForARemovedPeer) {
   EXPECT_EQ(node.drops(Drop::kPeerGone), 5u);
 }
 
+// Goal: of several workers, one that numbers packets in advance owes their session octets for a moment: as long as it
+// does, nothing that it points to is freed, and it does not sleep; once it is idle every octet is counted.
+TEST(Worker, PaysItsSessionsBeforeItRests) {
+  Sim sim;
+  Node& hub = sim.add({.workers = 2});
+  Node& leaf = sim.add();
+  sim.connect(hub, leaf);
+  hub.say(leaf);
+  sim.run_for(1s);
+  const auto counted = [&] { return hub.view_of(leaf.key()).sent_octets; };
+  const auto left = [&] { return hub.total(&Counters::outer_out_octets); };
+  const std::uint64_t counted_before = counted(), left_before = left();
+  Worker& worker = *hub.workers[1];
+  for (int burst = 0; burst < 3; ++burst) {  // the first two find out how many are needed
+    for (int i = 0; i < 20; ++i) hub.say(leaf, 100, 1);
+    EXPECT_EQ(worker.step(sim.now()), Work::kDone);
+  }
+  const std::uint64_t freed_after = hub.engine.grace().begin();
+  EXPECT_LT(counted() - counted_before, left() - left_before);
+  EXPECT_FALSE(hub.engine.grace().passed(freed_after));
+  EXPECT_FALSE(worker.sleep_begin());
+
+  EXPECT_EQ(worker.step(sim.now()), Work::kIdle);
+  EXPECT_EQ(left() - left_before, 60u * (20 + 8 + 100 + kDataOverhead));
+  EXPECT_EQ(counted() - counted_before, left() - left_before);
+  EXPECT_TRUE(hub.engine.grace().passed(freed_after));
+  EXPECT_TRUE(worker.sleep_begin());
+  worker.sleep_end();
+}
+
+// Goal: a worker that is never idle pays all the same, every few milliseconds.
+TEST(Worker, PaysItsSessionsUnderLoad) {
+  Sim sim;
+  Node& hub = sim.add({.workers = 2});
+  Node& leaf = sim.add();
+  sim.connect(hub, leaf);
+  hub.say(leaf);
+  sim.run_for(1s);
+  Worker& worker = *hub.workers[1];
+  const auto busy_step = [&](Duration later) {
+    for (int i = 0; i < 20; ++i) hub.say(leaf, 100, 1);
+    EXPECT_EQ(worker.step(sim.now() + later), Work::kDone);
+  };
+  busy_step(0ms);
+  const std::uint64_t freed_after = hub.engine.grace().begin();
+  unsigned steps = 1;
+  for (; steps < 100 && !hub.engine.grace().passed(freed_after); ++steps) busy_step(steps * 1ms);
+  EXPECT_GE(steps, 3u) << "it held nothing";
+  EXPECT_LE(steps, Reservations::kValid + 2u);
+}
+
 }  // namespace
 }  // namespace wireplane::test
