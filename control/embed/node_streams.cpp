@@ -1,7 +1,9 @@
 // node_streams.cpp: what a node's streams need of it, and it of them. See stream_layer.h.
 #include <poll.h>
+#include <sys/eventfd.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "control/embed/node_state.h"
 #include "dataplane/wire/inner_ip.h"
@@ -64,8 +66,11 @@ void Node::State::let_out(PeerId last_words_to) {
   while (app.queued_out() != 0 && engine_clock() < end) std::this_thread::yield();
 }
 
+// Another thread may drive the node, too, and have taken back what made its descriptor readable before we have run.
 void Node::State::wait_for_stream_news(std::uint64_t heard, Duration at_most) {
   const Instant end = engine_clock() + std::min<Duration>(at_most, 24h);
+  const FileDescriptor told{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};  // or none: poll() leaves that out
+  const StreamLayer::Listener listener{*streams, told.get()};
   while (streams->news() == heard) {
     {
       const std::lock_guard lock{control};
@@ -75,9 +80,9 @@ void Node::State::wait_for_stream_news(std::uint64_t heard, Duration at_most) {
     tell_events();
     const Duration left = end - engine_clock();
     if (streams->news() != heard || left <= Duration{0}) return;
-    pollfd polled{epoll_fd.get(), POLLIN, 0};
+    pollfd polled[] = {{epoll_fd.get(), POLLIN, 0}, {told.get(), POLLIN, 0}};
     const timespec most{static_cast<time_t>(left / 1s), static_cast<long>((left % 1s).count())};
-    ::ppoll(&polled, 1, &most, nullptr);
+    ::ppoll(polled, std::size(polled), &most, nullptr);
   }
 }
 

@@ -1,5 +1,7 @@
 #include "control/embed/stream_layer.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -285,9 +287,24 @@ void StreamLayer::tell() {
   {
     const std::lock_guard lock{news_mutex_};
     news_.fetch_add(1, std::memory_order_release);
+    const std::uint64_t one = 1;
+    for (const Listener* each = listeners_; each != nullptr; each = each->next_)
+      static_cast<void>(!::write(each->fd_, &one, sizeof one));
   }
   heard_.notify_all();
   if (!closed_) parts_.news();
+}
+
+StreamLayer::Listener::Listener(StreamLayer& layer, int fd) : layer_{layer}, fd_{fd} {
+  const std::lock_guard lock{layer_.news_mutex_};
+  next_ = std::exchange(layer_.listeners_, this);
+  if (next_ != nullptr) next_->previous_ = this;
+}
+
+StreamLayer::Listener::~Listener() {
+  const std::lock_guard lock{layer_.news_mutex_};
+  (previous_ == nullptr ? layer_.listeners_ : previous_->next_) = next_;
+  if (next_ != nullptr) next_->previous_ = previous_;
 }
 
 void StreamLayer::wait(std::uint64_t known, Duration at_most) {

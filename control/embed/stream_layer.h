@@ -141,6 +141,20 @@ class StreamLayer : public std::enable_shared_from_this<StreamLayer> {
   [[nodiscard]] Stream next_ready();
   [[nodiscard]] std::uint64_t news() const { return news_.load(std::memory_order_acquire); }
   void wait(std::uint64_t known, Duration at_most);  // for more news than that; not within a Use
+  // As long as it lives its eventfd is rung with every news.
+  class Listener {
+   public:
+    Listener(StreamLayer& layer, int fd);
+    ~Listener();
+    Listener(const Listener&) = delete;
+    Listener& operator=(const Listener&) = delete;
+
+   private:
+    friend class StreamLayer;
+    StreamLayer& layer_;
+    const int fd_;
+    Listener *next_, *previous_ = nullptr;
+  };
   [[nodiscard]] std::uint64_t lost() const { return lost_.load(std::memory_order_relaxed); }
 
   // What a handle asks for; within a Use.
@@ -175,6 +189,7 @@ class StreamLayer : public std::enable_shared_from_this<StreamLayer> {
   std::atomic<std::uint64_t> news_{0}, lost_{0};
   std::mutex news_mutex_;  // a leaf
   std::condition_variable heard_;
+  Listener* listeners_ = nullptr;  // guarded by news_mutex_
 };
 
 }  // namespace wireplane

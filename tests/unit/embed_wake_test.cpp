@@ -4,12 +4,14 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <functional>
 #include <string_view>
 #include <thread>
@@ -38,9 +40,22 @@ bool is_to_wait(int fd) {
 // What happens in the midst of this thread's next read() of a descriptor's count.
 thread_local std::function<void()> before_read;
 
+// This thread's next ppoll() begins when `held_back` is false; does it end at once?
+thread_local bool is_to_sleep_late = false;
+std::atomic<bool> sleeps_late{false}, was_ready{false};
+
 }  // namespace
 
 // Before the C library's.
+extern "C" int ppoll(pollfd* fds, nfds_t count, const timespec* at_most, const sigset_t*) {
+  if (std::exchange(is_to_sleep_late, false)) {
+    sleeps_late = true;
+    while (held_back) std::this_thread::sleep_for(std::chrono::milliseconds{1});
+    was_ready = ::poll(fds, count, 0) > 0;
+  }
+  timespec left = at_most == nullptr ? timespec{} : *at_most;  // the kernel writes there what is left
+  return static_cast<int>(::syscall(SYS_ppoll, fds, count, at_most == nullptr ? nullptr : &left, nullptr, 0));
+}
 extern "C" ssize_t read(int fd, void* room, std::size_t size) {
   if (size == sizeof(std::uint64_t) && before_read) std::exchange(before_read, nullptr)();
   return ::syscall(SYS_read, fd, room, size);
@@ -164,6 +179,41 @@ TEST(EmbedWake, APortsRingThatComesLateIsTakenBack) {
   EXPECT_EQ(receive(), 0u);
   EXPECT_FALSE(sleep()) << "but one";
   EXPECT_EQ(receive(), 0u);
+}
+
+// Goal: who waits in a stream's read() is woken, where another thread drives the node and has taken back its ring
+// before the reader has begun to sleep, or has run again. Method: the reader is stopped just before it sleeps.
+TEST(EmbedWake, AReaderIsWokenByWhoeverDrivesTheNode) {
+  auto a = open({.workers = 1}), b = open();
+  ASSERT_TRUE(b->add_peer(a->key()));
+  const auto there = a->connect(b->key_text(), loopback(*b));
+  ASSERT_TRUE(there);
+  const std::vector<std::uint8_t> octets(10);
+  Stream ours = *there->open_stream();
+  ASSERT_TRUE(ours.write(octets));
+  const auto accepted = b->accept_stream(10s);
+  ASSERT_TRUE(accepted);
+  Stream theirs = *accepted;
+  std::vector<std::uint8_t> room(10);
+  ASSERT_TRUE(theirs.read(room, 10s));
+
+  held_back = true;
+  std::thread reader{[&] {
+    is_to_sleep_late = true;
+    EXPECT_TRUE(theirs.read(room, 10s));
+  }};
+  EXPECT_TRUE(until([] { return sleeps_late.load(); }));
+  EXPECT_TRUE(ours.write(octets));
+  Stream ready;
+  EXPECT_TRUE(until([&] {
+    static_cast<void>(!b->process());
+    return ready || (ready = b->next_ready_stream());
+  }));
+  EXPECT_TRUE(ready == theirs);
+  static_cast<void>(!b->process());
+  held_back = false;
+  reader.join();
+  EXPECT_TRUE(was_ready) << "it slept on until a timer woke it";
 }
 
 // Goal: what waits inside because the application had no room makes the descriptor readable, too, once it has.
