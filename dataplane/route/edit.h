@@ -150,7 +150,8 @@ Ref<Key> Edit<Key>::make_bucket(const Items& items) {
 template <class Key>
 Node<Key>* Edit<Key>::make_place(Key key, Window window, std::uint64_t prefixes, std::uint64_t children) {
   const unsigned child_count = ones(children), value_count = ones(prefixes);
-  auto* node = new (take(Node<Key>::size(child_count, value_count))) Node<Key>;
+  const bool wide = Node<Key>::needs_wide(child_count, value_count, pool_.dear());
+  auto* node = new (take(Node<Key>::size(child_count, value_count, wide))) Node<Key>;
   node->prefixes = prefixes;
   node->children = children;
   const Key under = masked(key, window.depth);
@@ -158,8 +159,7 @@ Node<Key>* Edit<Key>::make_place(Key key, Window window, std::uint64_t prefixes,
   node->depth = static_cast<std::uint8_t>(window.depth);
   node->child_count = static_cast<std::uint8_t>(child_count);
   node->value_count = static_cast<std::uint8_t>(value_count);
-  const std::uint8_t wide = Node<Key>::needs_wide(child_count, value_count) ? Node<Key>::kWide : 0;
-  node->mask = static_cast<std::uint8_t>(window.mask() | wide);
+  node->mask = static_cast<std::uint8_t>(window.mask() | (wide ? Node<Key>::kWide : 0));
   return node;
 }
 

@@ -96,10 +96,8 @@ struct Walks {
     at[i] = to;
     ask(to.address());
     ask(to.second_line());
-    if constexpr (Bucket<Key>::kMost * sizeof(Key) > 128) {
-      ask(to.third_line());
-      ask(to.fourth_line());
-    }
+    ask(to.third_line());
+    if constexpr (Node<Key>::kMostSmallDear > 192) ask(to.fourth_line());
     bucket[buckets] = i;
     buckets += to.kind() == Ref<Key>::kBucket;
     other[others] = i;

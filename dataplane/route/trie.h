@@ -143,7 +143,7 @@ class Ref {
   static constexpr std::uintptr_t kApart = 4;  // a wide node that does not stand six bits below what leads to it
   static constexpr std::uintptr_t kKind = 7;
   static constexpr std::uintptr_t kTwoLines = 8;    // readers read a second line of it; never said of wide nodes
-  static constexpr std::uintptr_t kFourLines = 16;  // and two more: a bucket's
+  static constexpr std::uintptr_t kFourLines = 16;  // and two more
   // Blocks are aligned to 32 octets, a user's addresses have 47 bits. Bits 48 to 55 are an Entry's own.
   static constexpr std::uintptr_t kAddress = (std::uintptr_t{1} << 48) - 32;
   static constexpr unsigned kCountShift = 56;  // of a bucket's prefixes
@@ -205,10 +205,12 @@ class Entry {
 
 // A node whose readers' part fits into two cache lines is small: its children, then its values' slots, in the order of
 // their bits, lie behind it. Others are wide: an entry for each chunk, then the slots, lie behind the first line, so
-// that a reader who knows the depth reads one line of it. Records come last.
+// that a reader who knows the depth reads one line of it. Records come last. In a large table (NodePool::dear()) small
+// ones are up to three or four lines: with its 13 hosts a wide one would take three quarters of a site's memory.
 template <class Key>
 struct Node {
   static constexpr std::size_t kLine = 64, kMostSmall = 2 * kLine, kChunks = 1 << kStride;
+  static constexpr std::size_t kMostSmallDear = (sizeof(Key) > 4 ? 4 : 3) * kLine;
 
   std::uint64_t prefixes;  // which of the numbers 1 to 63 are set
   std::uint64_t children;  // which chunks go on
@@ -226,14 +228,15 @@ struct Node {
   static std::size_t read(unsigned children, unsigned values) {
     return sizeof(Node) + children * sizeof(Ref<Key>) + values * sizeof(std::uint32_t);
   }
-  static bool needs_wide(unsigned children, unsigned values) { return read(children, values) > kMostSmall; }
+  static bool needs_wide(unsigned children, unsigned values, bool dear) {
+    return read(children, values) > (dear ? kMostSmallDear : kMostSmall);
+  }
   [[nodiscard]] std::size_t read() const { return read(child_count, value_count); }
-  static std::size_t size(unsigned children, unsigned values) {
-    const std::size_t before = needs_wide(children, values) ? kLine + kChunks * sizeof(Entry<Key>)
-                                                            : sizeof(Node) + children * sizeof(Ref<Key>);
+  static std::size_t size(unsigned children, unsigned values, bool wide) {
+    const std::size_t before = wide ? kLine + kChunks * sizeof(Entry<Key>) : sizeof(Node) + children * sizeof(Ref<Key>);
     return before + 2 * sizeof(std::uint32_t) * values;
   }
-  [[nodiscard]] std::size_t size() const { return size(child_count, value_count); }
+  [[nodiscard]] std::size_t size() const { return size(child_count, value_count, wide()); }
   [[nodiscard]] Key number() const {
     Key k;
     std::memcpy(&k, key, sizeof k);

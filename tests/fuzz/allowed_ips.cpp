@@ -50,10 +50,14 @@ class World {
         return retired_.clear();
       case kRead:
         return read_some(o);
-      case kBulk: {  // neighbours in a row: dense nodes
+      case kBulk: {  // neighbours in a row: dense nodes; or hosts anywhere in a subnet: nodes at any bit
         Prefix prefix = prefix_from(o);
         const std::uint8_t how = o.u8();
         for (unsigned n = o.u8() % 80; n != 0; --n) {
+          if ((how & 2) != 0) {
+            insert(inside(prefix, how * 256u + n), n % kSlots);
+            continue;
+          }
           insert(prefix, (how & 1) != 0 ? n % kSlots : 0);
           if (prefix.length == 0) return;
           std::uint8_t& octet = prefix.address.octets[(prefix.length - 1u) / 8];
@@ -88,6 +92,18 @@ class World {
   static Prefix prefix_from(Operands& o) {
     Prefix prefix{address_from(o), 0};
     prefix.length = static_cast<std::uint8_t>(o.u8() % (prefix.address.bits() + 1));
+    return masked(prefix);
+  }
+  // The n-th host, or longer prefix, anywhere in it.
+  static Prefix inside(Prefix prefix, std::uint64_t n) {
+    std::uint64_t noise = 0;
+    for (unsigned bit = prefix.length; bit < prefix.address.bits(); ++bit) {
+      if ((bit - prefix.length) % 32 == 0) noise = (n + bit + 1) * 0x9e3779b97f4a7c15 >> 32;
+      if ((noise >> bit % 32 & 1) != 0)
+        prefix.address.octets[bit / 8] = static_cast<std::uint8_t>(prefix.address.octets[bit / 8] ^ 0x80u >> bit % 8);
+    }
+    const auto length = static_cast<std::uint8_t>(prefix.address.bits());
+    prefix.length = n % 8 == 0 ? static_cast<std::uint8_t>((prefix.length + length) / 2) : length;
     return masked(prefix);
   }
 

@@ -148,7 +148,7 @@ void compare_kernels(Random& random, std::uint64_t seed) {
   if (route::has_avx2()) kernels.push_back({"avx2", route::search_avx2<Key>});
   if (route::has_avx512()) kernels.push_back({"avx512", route::search_avx512<Key>});
 #endif
-  route::NodePool pool;
+  route::NodePool pool{random() % 2 ? 0 : SIZE_MAX};  // of a large table's small nodes, or not
   route::Ref<Key> root;
   Crowd<Key> crowd{random};
   const std::size_t size = std::size_t{1} << below(random, 12);
@@ -189,7 +189,7 @@ unsigned short_nodes(route::Ref<Key> ref) {
 template <class Key>
 unsigned crowd_above_a_subnet(Random& random, unsigned length, std::uint64_t seed) {
   constexpr unsigned bits = route::kBits<Key>;
-  route::NodePool pool;
+  route::NodePool pool{random() % 2 ? 0 : SIZE_MAX};  // of a large table's small nodes, or not
   route::Ref<Key> root;
   std::vector<std::pair<Key, unsigned>> there;
   const Key subnet = route::masked(random_key<Key>(random), length);
