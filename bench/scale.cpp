@@ -18,7 +18,8 @@
 // threads of one. So between slices the cores run a loop of nothing but instructions: a slice is undisturbed when
 // before and after it every core it ran on did what the fastest ever did. `speedup` is the quotient of the medians of
 // undisturbed slices, if there are kEnough of both, or of all; `undisturbed` is the part of the workers' slices that
-// were; `speedup_in_all_slices` is what all would give.
+// were; `speedup_in_all_slices` is what all would give. `separate_engines` is the speedup of as many engines with one
+// worker each, which share nothing, in turn with the others: what the machine has to give at that moment.
 #include <benchmark/benchmark.h>
 #include <pthread.h>
 #include <sched.h>
@@ -300,18 +301,39 @@ class Record {
   std::vector<std::pair<Team::Slice, double>> slices_;
 };
 
+// One worker each, each on a core of its own, at once.
+Team::Slice run_side_by_side(std::vector<std::unique_ptr<Team>>& teams) {
+  std::vector<Team::Slice> slices(teams.size());
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < teams.size(); ++i) threads.emplace_back([&, i] { slices[i] = teams[i]->run(i); });
+  for (std::thread& thread : threads) thread.join();
+  Team::Slice sum;
+  for (const Team::Slice& slice : slices) {
+    sum.packets += slice.packets;
+    sum.seconds = std::max(sum.seconds, slice.seconds);
+  }
+  return sum;
+}
+
 void run(benchmark::State& state, const Case& c, const std::string& sizes, unsigned workers) {
   const std::vector<std::uint32_t> lengths = lengths_of(sizes);
   Team one{c, lengths, 1}, team{c, lengths, workers};
+  std::vector<std::unique_ptr<Team>> separate;
+  while (!is_tunnel(c) && workers > 1 && separate.size() < workers)
+    separate.push_back(std::make_unique<Team>(c, lengths, 1));
   static_cast<void>(one.run());
   static_cast<void>(team.run());
+  static_cast<void>(run_side_by_side(separate));
   static double best = 0;  // of the loop, in all cases
   const auto loops = [&] {
     const std::vector<double> rates = loop_rates(workers);
     best = std::max(best, *std::max_element(rates.begin(), rates.end()));
     return rates;
   };
-  Record alone, all;
+  const auto slowest = [](const std::vector<double>& a, const std::vector<double>& b) {
+    return std::min(*std::min_element(a.begin(), a.end()), *std::min_element(b.begin(), b.end()));
+  };
+  Record alone, all, apart;
   unsigned core = 0;
   for (auto _ : state) {
     const auto before = loops();
@@ -320,20 +342,24 @@ void run(benchmark::State& state, const Case& c, const std::string& sizes, unsig
     const Team::Slice second = team.run();
     const auto after = loops();
     alone.add(first, std::min(before[core], between[core]));
-    all.add(second,
-            std::min(*std::min_element(between.begin(), between.end()), *std::min_element(after.begin(), after.end())));
+    all.add(second, slowest(between, after));
+    if (!separate.empty()) {
+      const Team::Slice third = run_side_by_side(separate);
+      apart.add(third, slowest(after, loops()));
+    }
     core = (core + 1) % workers;
     state.SetIterationTime(first.seconds + second.seconds);
   }
   state.counters["speedup_in_all_slices"] = all.rate() / alone.rate();
-  Record alone_at_best = alone, all_at_best = all;
-  alone_at_best.keep_undisturbed(best);
-  all_at_best.keep_undisturbed(best);
+  Record alone_at_best = alone, all_at_best = all, apart_at_best = apart;
+  for (Record* const record : {&alone_at_best, &all_at_best, &apart_at_best}) record->keep_undisturbed(best);
   state.counters["undisturbed"] = static_cast<double>(all_at_best.size()) / static_cast<double>(all.size());
   if (std::min(alone_at_best.size(), all_at_best.size()) >= kEnough) {
     alone = std::move(alone_at_best);
     all = std::move(all_at_best);
+    if (apart_at_best.size() >= kEnough) apart = std::move(apart_at_best);
   }
+  if (!separate.empty()) state.counters["separate_engines"] = apart.rate() / alone.rate();
   state.counters["speedup"] = all.rate() / alone.rate();
   state.counters["Mpps"] = all.rate() / 1e6;
   state.counters["Gbit/s"] = all.median_of([](const Team::Slice& s) { return 8e-9 * s.octets / s.seconds; });
