@@ -315,7 +315,7 @@ TEST_P(Misuse, AFullStreamMayBeClosedOnceItsPeerHasGone) {
   EXPECT_TRUE(other.write(Octets(1))) << "it was told too early for what is to be shown";
   theirs.close();
   EXPECT_FALSE(theirs.write(Octets(1)));
-  EXPECT_TRUE(until({pair.b.get()}, [&] { return !other.write(Octets(1)); }));
+  EXPECT_TRUE(until({pair.b.get()}, [&other = other] { return !other.write(Octets(1)); }));
 }
 
 // Goal: a peer that vanishes in mid-stream without a word: the deadline ends the waiting; the stream can be closed.
