@@ -19,7 +19,12 @@ here=$(dirname "$0")
 place=$(mktemp -d)
 children=
 trap 'kill $children 2>/dev/null || :; rm -rf "$place"' EXIT
-line_of() { for _ in $(seq 100); do head -n 1 "$1" 2>/dev/null | grep . && return; sleep 0.05; done; }
+line_of() {  # the first, once all of it is there: standard error is written word by word
+  for _ in $(seq 100); do
+    [ "$(head -n 1 "$1" 2>/dev/null | wc -l)" = 1 ] && head -n 1 "$1" && return
+    sleep 0.05
+  done
+}
 head -c "${megabytes}000000" /dev/urandom >"$place/file"
 mkfifo "$place/key"
 "$program" receive <"$place/key" >"$place/copy" 2>"$place/receiver" &
