@@ -42,8 +42,9 @@ namespace {
 
 constexpr auto kSlice = std::chrono::milliseconds{5}, kTunnelSlice = std::chrono::milliseconds{20};  // it must be lent
 constexpr std::size_t kCorpusOctets = std::size_t{4} << 20, kTunnelCorpusOctets = std::size_t{16} << 20;  // a worker
-constexpr double kFullSpeed = 0.93;  // of the loop, to its best
-constexpr std::size_t kEnough = 7;   // undisturbed slices
+constexpr auto kWarmUp = std::chrono::milliseconds{2};  // of a slice: lines come from the cores that had them before
+constexpr double kFullSpeed = 0.93;                     // of the loop, to its best
+constexpr std::size_t kEnough = 7;                      // undisturbed slices
 
 // This thread runs on that core. Refused in a small cpuset: then anywhere.
 void pin(unsigned core) {
@@ -199,7 +200,9 @@ class SyntheticPort final : public Port {
   std::size_t next_ = 0;
 };
 
-struct alignas(kCacheLine) Seat {  // of one worker
+// Of one worker. Seats are pages apart: a core that fetches a line may fetch the next one, too, and here each packet
+// writes the first line and the last.
+struct alignas(4096) Seat {
   SyntheticPort outer, inner;
   std::unique_ptr<Corpus> corpus;
   std::unique_ptr<Worker> worker;
@@ -229,44 +232,66 @@ class Team {
     for (Seat& seat : seats_) seat.worker.reset();
   }
 
+  // What the workers did from the end of their warming up on.
   struct Slice {
-    double packets = 0, octets = 0, seconds = 0, generator_share = 0, helped = 0;
+    double packets = 0, octets = 0, seconds = 0, generator_ticks = 0, ticks = 0, helped = 0;
+    [[nodiscard]] double rate() const { return packets / seconds; }
   };
   // All workers for a slice, each on the core of its number, or that many further.
   Slice run(unsigned shift = 0) {
-    const auto tally = [&](auto value) {
-      std::uint64_t sum = 0;
-      for (Seat& seat : seats_) sum += value(seat);
-      return sum;
-    };
-    const auto packets = [](Seat& s) { return s.taken; };
-    const auto octets = [](Seat& s) { return s.inner.octets + s.outer.octets; };
-    const auto ticks = [](Seat& s) { return s.inner.ticks + s.outer.ticks; };
-    const auto helped = [](Seat& s) { return s.worker->counters().parts_helped.get(); };
-    const std::uint64_t before[] = {tally(packets), tally(octets), tally(ticks), tally(helped)};
     std::atomic<unsigned> ready{0};
-    std::atomic<std::uint64_t> spent{0};
+    std::atomic<bool> begun{false};
+    std::vector<Slice> slices(seats_.size());
     std::vector<std::thread> threads;
     for (unsigned i = 0; i < seats_.size(); ++i)
       threads.emplace_back([&, i] {
         pin(i + shift);
-        if (i == 0) resumed_ = std::chrono::steady_clock::now();
         ++ready;
         while (ready.load() < seats_.size()) std::this_thread::yield();
-        const std::uint64_t from = __rdtsc();
-        const Instant end = EngineFixture::start() + ran_ + slice_;
-        for (Instant at = now(); at < end; at = now()) seats_[i].worker->step(at);
-        spent += __rdtsc() - from;
+        if (i == 0) {  // the time that threads take to be made is no worker's
+          resumed_ = std::chrono::steady_clock::now();
+          begun = true;
+        }
+        while (!begun.load()) std::this_thread::yield();
+        step_until(seats_[i], EngineFixture::start() + ran_ + kWarmUp);
+        slices[i] = step_until(seats_[i], EngineFixture::start() + ran_ + kWarmUp + slice_);
       });
     for (std::thread& thread : threads) thread.join();
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - resumed_;
-    ran_ += slice_;
-    return {static_cast<double>(tally(packets) - before[0]), static_cast<double>(tally(octets) - before[1]),
-            seconds.count(), static_cast<double>(tally(ticks) - before[2]) / static_cast<double>(spent.load()),
-            static_cast<double>(tally(helped) - before[3])};
+    ran_ += kWarmUp + slice_;
+    return sum_of(slices);
+  }
+
+  // Of those who ran at the same time.
+  static Slice sum_of(const std::vector<Slice>& slices) {
+    Slice sum;
+    for (const Slice& slice : slices) {
+      sum.packets += slice.packets;
+      sum.octets += slice.octets;
+      sum.seconds += slice.seconds / static_cast<double>(slices.size());
+      sum.generator_ticks += slice.generator_ticks;
+      sum.ticks += slice.ticks;
+      sum.helped += slice.helped;
+    }
+    return sum;
   }
 
  private:
+  Slice step_until(Seat& seat, Instant end) const {
+    const auto so_far = [&] {
+      return Slice{static_cast<double>(seat.taken),
+                   static_cast<double>(seat.inner.octets + seat.outer.octets),
+                   std::chrono::duration<double>{std::chrono::steady_clock::now() - resumed_}.count(),
+                   static_cast<double>(seat.inner.ticks + seat.outer.ticks),
+                   static_cast<double>(__rdtsc()),
+                   static_cast<double>(seat.worker->counters().parts_helped.get())};
+    };
+    const Slice before = so_far();
+    for (Instant at = now(); at < end; at = now()) seat.worker->step(at);
+    const Slice after = so_far();
+    return {after.packets - before.packets, after.octets - before.octets,
+            after.seconds - before.seconds, after.generator_ticks - before.generator_ticks,
+            after.ticks - before.ticks,     after.helped - before.helped};
+  }
   [[nodiscard]] Instant now() const {  // the workers' clock stands still between slices
     const auto passed = std::chrono::steady_clock::now() - resumed_;
     return EngineFixture::start() + ran_ + std::chrono::duration_cast<Duration>(passed);
@@ -294,7 +319,7 @@ class Record {
     return median(values);
   }
   [[nodiscard]] double rate() const {
-    return median_of([](const Team::Slice& s) { return s.packets / s.seconds; });
+    return median_of([](const Team::Slice& s) { return s.rate(); });
   }
 
  private:
@@ -307,12 +332,7 @@ Team::Slice run_side_by_side(std::vector<std::unique_ptr<Team>>& teams) {
   std::vector<std::thread> threads;
   for (unsigned i = 0; i < teams.size(); ++i) threads.emplace_back([&, i] { slices[i] = teams[i]->run(i); });
   for (std::thread& thread : threads) thread.join();
-  Team::Slice sum;
-  for (const Team::Slice& slice : slices) {
-    sum.packets += slice.packets;
-    sum.seconds = std::max(sum.seconds, slice.seconds);
-  }
-  return sum;
+  return Team::sum_of(slices);
 }
 
 void run(benchmark::State& state, const Case& c, const std::string& sizes, unsigned workers) {
@@ -363,7 +383,7 @@ void run(benchmark::State& state, const Case& c, const std::string& sizes, unsig
   state.counters["speedup"] = all.rate() / alone.rate();
   state.counters["Mpps"] = all.rate() / 1e6;
   state.counters["Gbit/s"] = all.median_of([](const Team::Slice& s) { return 8e-9 * s.octets / s.seconds; });
-  state.counters["generator_share"] = all.median_of([](const Team::Slice& s) { return s.generator_share; });
+  state.counters["generator_share"] = all.median_of([](const Team::Slice& s) { return s.generator_ticks / s.ticks; });
   state.counters["helped"] = all.median_of([](const Team::Slice& s) { return s.helped; });
 }
 

@@ -2,8 +2,8 @@
 // back.
 //
 //   where to send          written by control, read by every worker once a burst and peer
-//   what timers need       of sending and receiving: written by whoever sends and whoever receives, and only when it
-//                          changes
+//   what timers need       of sending and receiving: written by whoever sends and whoever receives when it changes, but
+//                          a busy peer's a few times in kBusy
 //
 // All of it in one line, because who relays a packet wants both: a second line would come from memory, or from another
 // core, for every packet as well. Times are relaxed: a timer that reads a stale one is late by a burst.
@@ -30,7 +30,6 @@ struct SendingWord {
 };
 
 // When something happened, as a peer's line keeps it: whole milliseconds of the engine's clock, modulo 2^32; 0: never.
-// So a thousand packets a millisecond, and workers that share a peer, write the line once.
 using Stamp = std::uint32_t;
 inline Stamp stamp_of(Instant at) {
   const auto ms = static_cast<Stamp>(static_cast<std::uint64_t>(at.time_since_epoch().count()) / 1'000'000);
@@ -53,6 +52,7 @@ struct alignas(kCacheLine) PeerState {
   std::atomic<std::uint32_t> live{0};              // 0: the slot is free
   std::atomic<bool> handshake_wanted{false};       // a worker asks once; control clears it when it has heard
   std::atomic<bool> timers_armed{false};           // idle to active is one event; control clears it
+  std::atomic<std::uint8_t> notes{0};              // of the times below, lately: note()
 
   struct {
     std::atomic<Stamp> last_sent{0};         // anything authenticated
@@ -79,13 +79,22 @@ struct alignas(kCacheLine) PeerState {
     for (auto* time : {&send.last_sent, &send.last_data_sent, &send.unanswered_since, &receive.last_received,
                        &receive.last_data_received, &receive.keepalive_owed_since})
       time->store(0, relaxed);
+    notes.store(0, relaxed);
   }
 
   // What the timers of wg §6 want to know; control reads it when one is due. The line is not made dirty for what it
-  // says already. One branch: who of two spoke last is a coin's toss to a processor.
+  // says already. And who spoke last changes with every second packet: a line that two workers wrote so often would
+  // travel between them all the time. So a busy peer's times are noted kMostNotes times in kBusy, and err on the safe
+  // side beyond that: what came is said to be owed an answer even if it has had one, and to have answered all before.
+  static constexpr Stamp kBusy = 64;  // ms; by so much `last...` of a busy peer may be too early
+  static constexpr std::uint8_t kMostNotes = 8;
   void note_received(Stamp now, bool data) {
-    note(receive.last_received, send.unanswered_since, receive.last_data_received, receive.keepalive_owed_since, now,
-         data);
+    constexpr auto relaxed = std::memory_order_relaxed;
+    if (note(receive.last_received, send.unanswered_since, receive.last_data_received, receive.keepalive_owed_since,
+             now, data))
+      return;
+    if (send.unanswered_since.load(relaxed) != 0) send.unanswered_since.store(0, relaxed);
+    if (receive.keepalive_owed_since.load(relaxed) == 0) receive.keepalive_owed_since.store(now, relaxed);
   }
   void note_sent(Stamp now, bool data) {
     note(send.last_sent, receive.keepalive_owed_since, send.last_data_sent, send.unanswered_since, now, data);
@@ -105,19 +114,23 @@ struct alignas(kCacheLine) PeerState {
   }
 
  private:
-  // Anything at `now` ends what is `settled`; data opens its own `since`.
+  // Anything at `now` ends what is `settled`; data opens its own `since`. False: the peer is too busy.
   using Time = std::atomic<Stamp>;
-  static void note(Time& last, Time& settled, Time& last_data, Time& since, Stamp now, bool data) {
+  bool note(Time& last, Time& settled, Time& last_data, Time& since, Stamp now, bool data) {
     constexpr auto relaxed = std::memory_order_relaxed;
-    const Stamp data_was = last_data.load(relaxed), since_was = since.load(relaxed);
+    const std::uint8_t noted = notes.load(relaxed);
+    const Stamp data_was = last_data.load(relaxed), last_was = last.load(relaxed);
+    const bool lately = now - (data ? data_was : last_was) + kBusy < 2 * kBusy;  // workers' clocks differ by a step
+    if (lately && noted >= kMostNotes) return false;
+    const Stamp since_was = since.load(relaxed);
     const Stamp data_is = data ? now : data_was, since_is = data && since_was == 0 ? now : since_was;
-    const Stamp news =
-        (last.load(relaxed) ^ now) | settled.load(relaxed) | (data_was ^ data_is) | (since_was ^ since_is);
-    if (news == 0) return;
+    if (((last_was ^ now) | settled.load(relaxed) | (data_was ^ data_is) | (since_was ^ since_is)) == 0) return true;
     last.store(now, relaxed);
     settled.store(0, relaxed);
     last_data.store(data_is, relaxed);
     since.store(since_is, relaxed);
+    notes.store(lately ? noted + 1 : 1, relaxed);
+    return true;
   }
 };
 

@@ -107,7 +107,7 @@ TEST(Worker, PaysItsSessionsBeforeItRests) {
   worker.sleep_end();
 }
 
-// Goal: a worker that is never idle pays all the same, every few milliseconds.
+// Goal: a worker that is never idle pays all the same, every few tens of milliseconds.
 TEST(Worker, PaysItsSessionsUnderLoad) {
   Sim sim;
   Node& hub = sim.add({.workers = 2});
@@ -125,7 +125,7 @@ TEST(Worker, PaysItsSessionsUnderLoad) {
   unsigned steps = 1;
   for (; steps < 100 && !hub.engine.grace().passed(freed_after); ++steps) busy_step(steps * 1ms);
   EXPECT_GE(steps, 3u) << "it held nothing";
-  EXPECT_LE(steps, Reservations::kValid + 2u);
+  EXPECT_LE(steps, Reservations::kManyValid + 2u);
 }
 
 }  // namespace
