@@ -82,6 +82,29 @@ std::vector<double> loop_rates(unsigned cores) {
   return rates;
 }
 
+// How long a line takes from the first core to the last and back, in ns.
+double line_round_trip(unsigned cores) {
+  constexpr int kTrips = 300;
+  alignas(4 * kCacheLine) std::atomic<int> line{0};
+  std::thread other{[&] {
+    pin(cores - 1);
+    for (int i = 1; i <= kTrips; ++i) {
+      while (line.load() != 2 * i - 1) continue;
+      line.store(2 * i);
+    }
+  }};
+  pin(0);
+  std::chrono::steady_clock::time_point begin;
+  for (int i = 1; i <= kTrips; ++i) {
+    line.store(2 * i - 1);
+    while (line.load() != 2 * i) continue;
+    if (i == 1) begin = std::chrono::steady_clock::now();  // the other one has begun
+  }
+  const std::chrono::duration<double, std::nano> passed = std::chrono::steady_clock::now() - begin;
+  other.join();
+  return passed.count() / (kTrips - 1);
+}
+
 struct Case {
   const char* name;
   Way way;
@@ -304,18 +327,37 @@ class Team {
   std::vector<Seat> seats_;
 };
 
-// Slices of one team, and how fast the loop was around each on the slowest of its cores.
+// What the cores were like at some moment.
+struct Conditions {
+  std::vector<double> loop;  // loop_rates()
+  double round_trip_ns = 0;  // line_round_trip()
+  static Conditions now(unsigned cores) {
+    Conditions now{loop_rates(cores), cores > 1 ? line_round_trip(cores) : 0};
+    best_loop = std::max(best_loop, *std::max_element(now.loop.begin(), now.loop.end()));
+    best_round_trip_ns = std::min(best_round_trip_ns, now.round_trip_ns);
+    return now;
+  }
+  [[nodiscard]] double slowest() const { return *std::min_element(loop.begin(), loop.end()); }
+  static inline double best_loop = 0, best_round_trip_ns = 1e9;  // of all cases
+};
+
+// Slices of one team, how fast the loop was around each on the slowest of its cores, and how far the cores were apart.
 class Record {
  public:
-  void add(const Team::Slice& slice, double loop) { slices_.push_back({slice, loop}); }
-  void keep_undisturbed(double best) {
-    std::erase_if(slices_, [best](const auto& timed) { return timed.second < kFullSpeed * best; });
+  void add(const Team::Slice& slice, double loop, double round_trip_ns = 0) {
+    slices_.push_back({slice, loop, round_trip_ns});
+  }
+  [[nodiscard]] Record undisturbed() const {
+    return those([](const Timed& t) { return t.loop >= kFullSpeed * Conditions::best_loop; });
+  }
+  [[nodiscard]] Record with_cores(bool near) const {
+    return those([near](const Timed& t) { return (t.round_trip_ns < 2 * Conditions::best_round_trip_ns) == near; });
   }
   [[nodiscard]] std::size_t size() const { return slices_.size(); }
   template <class Value>
   [[nodiscard]] double median_of(Value value) const {
     std::vector<double> values;
-    for (const auto& timed : slices_) values.push_back(value(timed.first));
+    for (const Timed& timed : slices_) values.push_back(value(timed.slice));
     return median(values);
   }
   [[nodiscard]] double rate() const {
@@ -323,7 +365,17 @@ class Record {
   }
 
  private:
-  std::vector<std::pair<Team::Slice, double>> slices_;
+  struct Timed {
+    Team::Slice slice;
+    double loop, round_trip_ns;
+  };
+  template <class Test>
+  [[nodiscard]] Record those(Test test) const {
+    Record some;
+    std::copy_if(slices_.begin(), slices_.end(), std::back_inserter(some.slices_), test);
+    return some;
+  }
+  std::vector<Timed> slices_;
 };
 
 // One worker each, each on a core of its own, at once.
@@ -344,40 +396,39 @@ void run(benchmark::State& state, const Case& c, const std::string& sizes, unsig
   static_cast<void>(one.run());
   static_cast<void>(team.run());
   static_cast<void>(run_side_by_side(separate));
-  static double best = 0;  // of the loop, in all cases
-  const auto loops = [&] {
-    const std::vector<double> rates = loop_rates(workers);
-    best = std::max(best, *std::max_element(rates.begin(), rates.end()));
-    return rates;
-  };
-  const auto slowest = [](const std::vector<double>& a, const std::vector<double>& b) {
-    return std::min(*std::min_element(a.begin(), a.end()), *std::min_element(b.begin(), b.end()));
+  const auto add = [](Record& record, const Team::Slice& slice, const Conditions& before, const Conditions& after) {
+    record.add(slice, std::min(before.slowest(), after.slowest()), std::max(before.round_trip_ns, after.round_trip_ns));
   };
   Record alone, all, apart;
   unsigned core = 0;
   for (auto _ : state) {
-    const auto before = loops();
+    const Conditions before = Conditions::now(workers);
     const Team::Slice first = one.run(core);
-    const auto between = loops();
+    const Conditions between = Conditions::now(workers);
     const Team::Slice second = team.run();
-    const auto after = loops();
-    alone.add(first, std::min(before[core], between[core]));
-    all.add(second, slowest(between, after));
+    const Conditions after = Conditions::now(workers);
+    alone.add(first, std::min(before.loop[core], between.loop[core]));
+    add(all, second, between, after);
     if (!separate.empty()) {
       const Team::Slice third = run_side_by_side(separate);
-      apart.add(third, slowest(after, loops()));
+      add(apart, third, after, Conditions::now(workers));
     }
     core = (core + 1) % workers;
     state.SetIterationTime(first.seconds + second.seconds);
   }
   state.counters["speedup_in_all_slices"] = all.rate() / alone.rate();
-  Record alone_at_best = alone, all_at_best = all, apart_at_best = apart;
-  for (Record* const record : {&alone_at_best, &all_at_best, &apart_at_best}) record->keep_undisturbed(best);
-  state.counters["undisturbed"] = static_cast<double>(all_at_best.size()) / static_cast<double>(all.size());
-  if (std::min(alone_at_best.size(), all_at_best.size()) >= kEnough) {
-    alone = std::move(alone_at_best);
-    all = std::move(all_at_best);
-    if (apart_at_best.size() >= kEnough) apart = std::move(apart_at_best);
+  const Record undisturbed = all.undisturbed();
+  state.counters["undisturbed"] = static_cast<double>(undisturbed.size()) / static_cast<double>(all.size());
+  if (std::min(alone.undisturbed().size(), undisturbed.size()) >= kEnough) {
+    alone = alone.undisturbed();
+    all = undisturbed;
+    if (apart.undisturbed().size() >= kEnough) apart = apart.undisturbed();
+  }
+  if (workers > 1) {
+    const Record near = all.with_cores(true), far = all.with_cores(false);
+    state.counters["near"] = static_cast<double>(near.size()) / static_cast<double>(all.size());
+    if (near.size() >= kEnough) state.counters["speedup_near"] = near.rate() / alone.rate();
+    if (far.size() >= kEnough) state.counters["speedup_far"] = far.rate() / alone.rate();
   }
   if (!separate.empty()) state.counters["separate_engines"] = apart.rate() / alone.rate();
   state.counters["speedup"] = all.rate() / alone.rate();
