@@ -86,7 +86,7 @@ void WorkerThread::run() {
     const Instant after = engine_clock();
     if (work == Work::kDone) {
       worked_ns_.store(worked_ns_.load(std::memory_order_relaxed) + (after - now).count(), std::memory_order_relaxed);
-      if (idle > idle_steps_) linger_.found();
+      if (idle >= idle_steps_) linger_.found();  // it had nothing left but to linger
       idle = 0;
       idle_since = now = after;
       continue;

@@ -2,6 +2,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 
 #include <algorithm>
@@ -32,10 +33,11 @@ std::uint64_t drain(int fd) {  // how many rings
   return ::read(fd, &rung, sizeof rung) == sizeof rung ? rung : 0;
 }
 
-void sleep_on(int fd, Duration at_most) {
-  pollfd polled{fd, POLLIN, 0};
+// True: the other descriptor is readable. (-1: there is none, and poll() leaves it out.)
+bool sleep_on(int fd, Duration at_most, int other_fd = -1) {
+  pollfd polled[] = {{fd, POLLIN, 0}, {other_fd, POLLIN, 0}};
   const timespec most = timespec_of(at_most);
-  ::ppoll(&polled, 1, &most, nullptr);
+  return ::ppoll(polled, std::size(polled), &most, nullptr) > 0 && polled[1].revents != 0;
 }
 
 }  // namespace
@@ -146,12 +148,41 @@ Result<std::size_t> Node::process() {
   return s.waiting();
 }
 
+// A thread in wait() that others may wake. An eventfd that cannot be had is left out.
+class Node::State::Waiter {
+ public:
+  explicit Waiter(State& node) : s_{node} {
+    if (s_.threaded() || s_.streams == nullptr) return;
+    std::call_once(s_.waiters_fd_once,
+                   [this] { s_.waiters_fd = FileDescriptor{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)}; });
+    fd_ = s_.waiters_fd.get();
+    if (fd_ >= 0) s_.waiters.fetch_add(1, std::memory_order_release);  // before we look: whoever drives later sees us
+  }
+  ~Waiter() {
+    if (fd_ >= 0) s_.waiters.fetch_sub(1, std::memory_order_relaxed);
+  }
+  Waiter(const Waiter&) = delete;
+  Waiter& operator=(const Waiter&) = delete;
+  void sleep(Duration at_most) const {
+    if (sleep_on(s_.epoll_fd.get(), at_most, fd_)) static_cast<void>(drain(fd_));
+  }
+
+ private:
+  State& s_;
+  int fd_ = -1;
+};
+
+void Node::State::wake_waiters() {
+  if (waiters.load(std::memory_order_acquire) != 0) ring(waiters_fd.get());
+}
+
 // What woke us may have been for the node alone (a handshake, a timer, what send() left): then we sleep on.
 Result<std::size_t> Node::wait(Duration at_most) {
   State& s = *state_;
   if (s.forked()) return node_is_closed();
   const Instant end = engine_clock() + std::clamp(at_most, Duration{0}, Duration{24h});
   const std::uint64_t before = s.news();
+  const State::Waiter waiter{s};
   for (;;) {
     Result<std::size_t> waiting = process();
     const Duration left = end - engine_clock();
@@ -159,7 +190,7 @@ Result<std::size_t> Node::wait(Duration at_most) {
     if (s.threaded())
       s.wait_for_notice(left);
     else
-      sleep_on(fd(), left);
+      waiter.sleep(left);
   }
 }
 

@@ -93,6 +93,13 @@ struct __attribute__((visibility("hidden"))) Node::State {
   std::thread control_thread;
   std::shared_ptr<StreamLayer> streams;  // none: NodeOptions::streams is false
 
+  // workers = 0 and streams: threads in wait(), and what wakes them when another, in a stream's read(), has driven the
+  // node and found what is theirs.
+  std::atomic<unsigned> waiters{0};
+  std::once_flag waiters_fd_once;
+  FileDescriptor waiters_fd;  // eventfd, once one has waited
+  class Waiter;               // node_driving.cpp
+
   std::mutex lingering;  // one of the application's threads, in wait()
   Linger linger;
   CourteousMutex control;
@@ -147,6 +154,7 @@ struct __attribute__((visibility("hidden"))) Node::State {
   void take_event(const PeerView& view, const char* what);
   void tell_events();
   [[nodiscard]] std::uint64_t news();
+  void wake_waiters();
   void wait_for_notice(Duration at_most);                            // with threads
   void wait_for_stream_news(std::uint64_t heard, Duration at_most);  // workers = 0
 

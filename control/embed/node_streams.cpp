@@ -72,12 +72,14 @@ void Node::State::wait_for_stream_news(std::uint64_t heard, Duration at_most) {
   const FileDescriptor told{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};  // or none: poll() leaves that out
   const StreamLayer::Listener listener{*streams, told.get()};
   while (streams->news() == heard) {
+    const std::uint64_t told_before = news();
     {
       const std::lock_guard lock{control};
       if (closed.load(std::memory_order_relaxed)) return;
       turn_and_take_notice();
     }
     tell_events();
+    if (waiting() != 0 || news() != told_before) wake_waiters();
     const Duration left = end - engine_clock();
     if (streams->news() != heard || left <= Duration{0}) return;
     pollfd polled[] = {{epoll_fd.get(), POLLIN, 0}, {told.get(), POLLIN, 0}};

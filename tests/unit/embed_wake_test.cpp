@@ -216,6 +216,41 @@ TEST(EmbedWake, AReaderIsWokenByWhoeverDrivesTheNode) {
   EXPECT_TRUE(was_ready) << "it slept on until a timer woke it";
 }
 
+// Goal: who waits for datagrams is woken, where another thread drives the node from within a stream's read() and has
+// taken in what came. Method: the one that waits is stopped just before it sleeps, until the reader has done so.
+TEST(EmbedWake, WhoeverWaitsIsWokenByAReaderThatDrivesTheNode) {
+  auto a = open({.workers = 1}), b = open();
+  ASSERT_TRUE(b->add_peer(a->key()));
+  const auto there = a->connect(b->key_text(), loopback(*b));
+  ASSERT_TRUE(there);
+  const std::vector<std::uint8_t> octets(10);
+  Stream ours = *there->open_stream();
+  ASSERT_TRUE(ours.write(octets));
+  const auto accepted = b->accept_stream(10s);
+  ASSERT_TRUE(accepted);
+  Stream theirs = *accepted;
+  std::vector<std::uint8_t> room(10);
+  ASSERT_TRUE(theirs.read(room, 10s));
+
+  held_back = true;
+  sleeps_late = was_ready = false;
+  std::thread waiter{[&] {
+    is_to_sleep_late = true;
+    const auto waiting = b->wait(10s);
+    EXPECT_TRUE(waiting && *waiting == 1);
+  }};
+  EXPECT_TRUE(until([] { return sleeps_late.load(); }));
+  std::thread reader{[&] { EXPECT_TRUE(theirs.read(room, 10s)); }};
+  EXPECT_TRUE(a->send(*there, octets));
+  EXPECT_TRUE(until([&] { return b->stats().queued_in == 1; }));
+  std::this_thread::sleep_for(100ms);  // the reader goes on to sleep
+  held_back = false;
+  waiter.join();
+  EXPECT_TRUE(was_ready) << "it slept on until a timer woke it";
+  EXPECT_TRUE(ours.write(octets));
+  reader.join();
+}
+
 // Goal: what waits inside because the application had no room makes the descriptor readable, too, once it has.
 // Method: trains for more than the queue holds; process() until nothing more comes in; then all is taken at once, and
 // the descriptor asked.
