@@ -62,6 +62,7 @@ TEST_F(ReservationsTest, ThatAreLateOrBehindAreNotUsed) {
 // Method: each rate, in packets a millisecond, for a second.
 TEST_F(ReservationsTest, OfASessionThatIsBusyForAWhileAreValidForLonger) {
   for (const unsigned rate : {1u, 2u, 5u, 20u}) {
+    a.settle();  // before its session goes
     session = created(rate);
     std::uint64_t writes = 0, counter = 0, most = 0;
     for (Stamp now = 1000; now < 2000; ++now) {
