@@ -275,7 +275,7 @@ TEST_F(SharedLines, OfAnotherWorkersPeerAreTheCounterAndTheTimes) {
   constexpr unsigned kStoresANote = 5;
   for (const auto& [what, a_packet] : stores) {
     std::printf("%s: %.3f stores a packet\n", what.c_str(), a_packet);
-    const double most = what == "peer"   ? 2.0 * PeerState::kMostNotes * kStoresANote * kPeers / kPackets
+    const double most = what == "peer"   ? 1.0 * PeerState::kMostNotes * kStoresANote * kPeers / kPackets
                         : what == "sent" ? kPeers / (2.0 * kReceiveBurst)
                                          : 0;
     EXPECT_LE(a_packet, most) << what;
