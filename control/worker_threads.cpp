@@ -4,13 +4,13 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 
 #include "control/log.h"
 #include "control/system.h"
+#include "drivers/eventfd.h"
 
 namespace wireplane {
 namespace {
@@ -36,10 +36,7 @@ WorkerThread::WorkerThread(Engine& engine, Worker& worker, unsigned number, bool
       lingers_{lingers},
       wake_{std::make_shared<const FileDescriptor>(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))} {
   if (!*wake_) return;  // out of descriptors: nobody can wake us, so we look again every kNap
-  engine_.link(number_).doorbell.set_ringer([wake = wake_] {
-    const std::uint64_t one = 1;
-    static_cast<void>(!::write(wake->get(), &one, sizeof one));
-  });
+  engine_.link(number_).doorbell.set_ringer([wake = wake_] { ring_eventfd(wake->get()); });
 }
 
 // The ringer stays: other workers, or an application that adds a peer, may be about to ring.
@@ -52,8 +49,7 @@ void WorkerThread::start() {
 void WorkerThread::stop() {
   if (!thread_.joinable()) return;
   stop_.store(true, std::memory_order_relaxed);
-  const std::uint64_t one = 1;
-  if (*wake_) static_cast<void>(!::write(wake_->get(), &one, sizeof one));
+  if (*wake_) ring_eventfd(wake_->get());
   thread_.join();
 }
 
@@ -115,11 +111,10 @@ void WorkerThread::sleep(std::vector<int>& fds) {
   for (const int fd : fds)
     if (count < std::size(polled)) polled[count++] = {fd, POLLIN, 0};
   const Duration longest = fds.empty() || !*wake_ ? kNap : kLongestSleep;
-  const timespec wait{static_cast<time_t>(longest / 1s), static_cast<long>((longest % 1s).count())};
+  const timespec wait = timespec_of(longest);
   ::ppoll(polled, count, &wait, nullptr);
   worker_.sleep_end();
-  std::uint64_t rung;
-  if (polled[0].revents != 0) static_cast<void>(!::read(wake_->get(), &rung, sizeof rung));
+  if (polled[0].revents != 0) static_cast<void>(drain_eventfd(wake_->get()));
 }
 
 void account_for(const std::vector<std::unique_ptr<Worker>>& stopped) {

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "dataplane/wire/inner_ip.h"
+#include "drivers/eventfd.h"
 #include "drivers/received.h"
 
 namespace wireplane {
@@ -367,27 +368,25 @@ void EthdevPort::wake_fds(std::vector<int>& fds) const {
 void EthdevPort::quieten(int fd) {
   auto known = std::ranges::find(bells_, fd, &std::pair<int, unsigned>::first);
   if (known == bells_.end()) known = bells_.emplace(bells_.end(), fd, static_cast<unsigned>(bell_of(fd)));
-  std::uint64_t count;
-  if (known->second == static_cast<unsigned>(Bell::kEventfd)) static_cast<void>(!::read(fd, &count, sizeof count));
+  if (known->second == static_cast<unsigned>(Bell::kEventfd)) static_cast<void>(drain_eventfd(fd));
   if (known->second != static_cast<unsigned>(Bell::kEpoll)) return;
   epoll_event event;
   if (::epoll_wait(fd, &event, 1, 0) <= 0) return;
+  std::uint64_t count;
   if (watched_ >= 0 && ::read(watched_, &count, sizeof count) > 0) return;
   watched_ = watched_by(fd);  // the first time, or the other end has come anew
-  if (watched_ >= 0 && bell_of(watched_) == Bell::kEventfd) static_cast<void>(!::read(watched_, &count, sizeof count));
+  if (watched_ >= 0 && bell_of(watched_) == Bell::kEventfd) static_cast<void>(drain_eventfd(watched_));
 }
 
 void EthdevPort::wake() const {
   sleep_.nudged.store(true);
-  const std::uint64_t one = 1;
-  static_cast<void>(!::write(nudge_.get(), &one, sizeof one));
+  ring_eventfd(nudge_.get());
 }
 
 void EthdevPort::end_sleep(const EthdevState& state) {
   sleep_.asleep.store(false, std::memory_order_relaxed);
   if (!std::exchange(sleep_.armed, false)) return;
-  std::uint64_t count;
-  if (sleep_.nudged.exchange(false)) static_cast<void>(!::read(nudge_.get(), &count, sizeof count));
+  if (sleep_.nudged.exchange(false)) static_cast<void>(drain_eventfd(nudge_.get()));
   for (std::size_t i = worker_; i < state.legs.size(); i += link_.workers) {
     const Leg& leg = state.legs[i];
     static_cast<void>(rte_eth_dev_rx_intr_disable(leg.port, leg.queue));

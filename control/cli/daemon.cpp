@@ -19,6 +19,7 @@
 #include "control/cli/privileges.h"
 #include "control/log.h"
 #include "control/noise/base64.h"
+#include "drivers/eventfd.h"
 #include "drivers/pcap_port.h"
 #include "drivers/tun_port.h"
 #include "drivers/udp_port.h"
@@ -250,10 +251,7 @@ Status Daemon::open_sockets() {
   signal_fd_ = ::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
   wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (signal_fd_ < 0 || wake_fd_ < 0) return Error{std::string{"signalfd or eventfd: "} + std::strerror(errno), errno};
-  const auto wake = [fd = wake_fd_] {
-    const std::uint64_t one = 1;
-    static_cast<void>(!::write(fd, &one, sizeof one));
-  };
+  const auto wake = [fd = wake_fd_] { ring_eventfd(fd); };
   engine_->control_doorbell().set_ringer(wake);
   loader_ = std::make_unique<ConfigLoader>(resolve_by_host, wake);
   auto uapi = UapiServer::listen(uapi_socket_path(options_.name), *device_, [this] { return report(); });
@@ -334,11 +332,10 @@ void Daemon::turn() {
   const Duration wait =
       more ? Duration{0}
            : std::clamp(std::min(due, uapi_->next_deadline()) - engine_clock(), Duration{0}, Duration{1s});
-  const timespec timeout{static_cast<time_t>(wait / 1s), static_cast<long>((wait % 1s).count())};
+  const timespec timeout = timespec_of(wait);
   ::ppoll(fds.data(), fds.size(), &timeout, nullptr);
   engine_->control_doorbell().sleep_end();
-  std::uint64_t rung;
-  static_cast<void>(!::read(wake_fd_, &rung, sizeof rung));
+  static_cast<void>(drain_eventfd(wake_fd_));
   uapi_->handle(fds, engine_clock());
   take_reload();
 }

@@ -1,13 +1,12 @@
 #include "control/embed/app_port.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <optional>
 
 #include "control/embed/thrifty_pool.h"
 #include "dataplane/session/peer_state.h"
 #include "dataplane/wire/inner_ip.h"
+#include "drivers/eventfd.h"
 #include "drivers/received.h"
 
 namespace wireplane {
@@ -56,8 +55,7 @@ void AppPort::divert_sctp(std::function<void()> ringer) {
 
 void AppPort::ring() const {
   rings_.fetch_add(1, std::memory_order_release);  // before: whom the write wakes may have our core at once
-  const std::uint64_t one = 1;
-  static_cast<void>(!::write(wake_.get(), &one, sizeof one));
+  ring_eventfd(wake_.get());
 }
 
 void AppPort::pushed() { doorbell_.ring_if_asleep(); }
@@ -75,9 +73,9 @@ void AppPort::receive(Burst& burst, WorkerContext&) {
   if (armed_) {  // we slept
     armed_ = false;
     doorbell_.sleep_end();
-    std::uint64_t rung;
-    if (rings_.load(std::memory_order_acquire) != 0 && ::read(wake_.get(), &rung, sizeof rung) == sizeof rung)
-      rings_.fetch_sub(static_cast<std::uint32_t>(rung), std::memory_order_relaxed);  // the others come later
+    if (rings_.load(std::memory_order_acquire) != 0)
+      rings_.fetch_sub(static_cast<std::uint32_t>(drain_eventfd(wake_.get())),
+                       std::memory_order_relaxed);  // the others come later
   }
   to_tunnel_.pop_each(receive_room(burst), [&](const Outbound& its) {
     burst.add(kFromHost);

@@ -1,6 +1,5 @@
 #include "control/embed/ip_stack.h"
 
-#include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -16,6 +15,7 @@
 #include "control/address_text.h"
 #include "control/embed/ip_stack_state.h"
 #include "dataplane/base/check.h"
+#include "drivers/eventfd.h"
 #include "lwip/init.h"
 #include "lwip/ip4_frag.h"
 #include "lwip/ip6_frag.h"
@@ -48,8 +48,6 @@ Error system_error(const char* what) {
   const int code = errno;
   return {std::string{what} + ": " + std::strerror(code), code};
 }
-
-timespec timespec_of(Duration time) { return {static_cast<time_t>(time / 1s), static_cast<long>((time % 1s).count())}; }
 
 bool has_link_scope(const Address& address) {  // fe80::/10
   return address.is_v6() && address.octets[0] == 0xfe && (address.octets[1] & 0xc0) == 0x80;
@@ -357,8 +355,7 @@ void IpStackState::has_news(SocketState& socket) {
   if (std::exchange(socket.has_news, true)) return;
   news.push_back(socket.shared_from_this());
   if (processing != 0 || std::exchange(rung, true)) return;
-  const std::uint64_t one = 1;
-  static_cast<void>(!::write(notify_fd.get(), &one, sizeof one));
+  ring_eventfd(notify_fd.get());
 }
 
 void IpStackState::set_deadline(SocketState& socket, Instant when) {
@@ -438,10 +435,7 @@ Result<std::size_t> IpStackState::process() {
     std::unique_lock lock{lwip_mutex()};
     if (!opened) return stack_is_gone();
     ++processing;
-    if (std::exchange(rung, false)) {
-      std::uint64_t count;
-      static_cast<void>(!::read(notify_fd.get(), &count, sizeof count));
-    }
+    if (std::exchange(rung, false)) static_cast<void>(drain_eventfd(notify_fd.get()));
     pass_time();
     const std::size_t taken = take_packets(lock);
     if (node_is_full) send_again();
@@ -466,9 +460,7 @@ Result<std::size_t> IpStack::wait(Duration at_most) {
     Result<std::size_t> told = process();
     const Duration left = end - monotonic_now();
     if (!told || *told != 0 || left <= Duration{0}) return told;
-    pollfd polled{keep->epoll_fd.get(), POLLIN, 0};
-    const timespec most = timespec_of(left);
-    ::ppoll(&polled, 1, &most, nullptr);
+    sleep_on(keep->epoll_fd.get(), left);
   }
 }
 

@@ -2,9 +2,7 @@
 //
 // Calls that wait: one thread drives (it sleeps on the stack's descriptor), the others that wait sleep until it, or
 // whoever else processes, has had news; then each tries its call again.
-#include <poll.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <condition_variable>
@@ -16,6 +14,7 @@
 #include "control/embed/ip_stack.h"
 #include "control/embed/wireplane_ip.h"
 #include "control/system.h"
+#include "drivers/eventfd.h"
 #include "drivers/file_descriptor.h"
 
 namespace {
@@ -96,16 +95,11 @@ class Waiters {
   void tell() {
     ++news_;
     heard_.notify_all();
-    const std::uint64_t one = 1;
-    if (driven_) static_cast<void>(!::write(wake_.get(), &one, sizeof one));
+    if (driven_) ring_eventfd(wake_.get());
   }
   void sleep(const IpStack& stack, Duration at_most) {
-    pollfd polled[]{{stack.fd(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
-    const Duration left = std::max(at_most, Duration{0});
-    const timespec most{static_cast<time_t>(left / 1s), static_cast<long>((left % 1s).count())};
-    ::ppoll(polled, 2, &most, nullptr);
-    std::uint64_t rung;
-    if (polled[1].revents != 0) static_cast<void>(!::read(wake_.get(), &rung, sizeof rung));
+    if (sleep_on(stack.fd(), std::max(at_most, Duration{0}), wake_.get()))
+      static_cast<void>(drain_eventfd(wake_.get()));
   }
 
   std::mutex mutex_;

@@ -14,6 +14,7 @@
 #include "control/embed/node_state.h"
 #include "control/noise/base64.h"
 #include "control/noise/x25519.h"
+#include "drivers/eventfd.h"
 
 namespace wireplane {
 namespace {
@@ -193,8 +194,7 @@ void Node::State::close() {
   if (closed.exchange(true)) return;
   stop_control.store(true, std::memory_order_relaxed);
   if (control_thread.joinable()) {
-    const std::uint64_t one = 1;
-    static_cast<void>(!::write(control_wake_fd.get(), &one, sizeof one));
+    ring_eventfd(control_wake_fd.get());
     control_thread.join();
   }
   if (streams != nullptr) streams->close();  // peers are told, by packets that wait for the workers

@@ -1,5 +1,4 @@
 // node_driving.cpp: who calls whom, and who sleeps on what. See node_state.h.
-#include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "control/embed/node_state.h"
+#include "drivers/eventfd.h"
 
 namespace wireplane {
 namespace {
@@ -20,25 +20,6 @@ constexpr Duration kLongestTurn = 1ms;
 constexpr unsigned kIdleSteps = 2;   // before a thread sleeps: its core has other work
 constexpr std::uint64_t kMuch = 16;  // packets in a turn
 constexpr unsigned kBusy = 4;        // turns with much in a row, after which the sockets need not be watched
-
-timespec timespec_of(Duration time) { return {static_cast<time_t>(time / 1s), static_cast<long>((time % 1s).count())}; }
-
-void ring(int fd) {
-  const std::uint64_t one = 1;
-  static_cast<void>(!::write(fd, &one, sizeof one));
-}
-
-std::uint64_t drain(int fd) {  // how many rings
-  std::uint64_t rung;
-  return ::read(fd, &rung, sizeof rung) == sizeof rung ? rung : 0;
-}
-
-// True: the other descriptor is readable. (-1: there is none, and poll() leaves it out.)
-bool sleep_on(int fd, Duration at_most, int other_fd = -1) {
-  pollfd polled[] = {{fd, POLLIN, 0}, {other_fd, POLLIN, 0}};
-  const timespec most = timespec_of(at_most);
-  return ::ppoll(polled, std::size(polled), &most, nullptr) > 0 && polled[1].revents != 0;
-}
 
 }  // namespace
 
@@ -87,13 +68,13 @@ int Node::fd() const { return state_->threaded() ? state_->notify_fd.get() : sta
 // N1 acq_rel, pairs with N2 in take_notice(): either whoever processes next sees what we have just pushed, or we see
 // that it has taken notice and ring again.
 void Node::State::notify() {
-  if (!notified.exchange(true, std::memory_order_acq_rel)) ring(notify_fd.get());
+  if (!notified.exchange(true, std::memory_order_acq_rel)) ring_eventfd(notify_fd.get());
 }
 
 void Node::State::take_notice() {
   if (!notified.load(std::memory_order_relaxed) && rings_owed == 0) return;
-  rings_owed -= static_cast<std::int64_t>(drain(notify_fd.get()));        // before N2: what rings after it is kept
-  if (notified.exchange(false, std::memory_order_acq_rel)) ++rings_owed;  // N2
+  rings_owed -= static_cast<std::int64_t>(drain_eventfd(notify_fd.get()));  // before N2: what rings after it is kept
+  if (notified.exchange(false, std::memory_order_acq_rel)) ++rings_owed;    // N2
 }
 
 // One turn of a node without threads. While much passes, the descriptor stays rung from one turn to the next, which
@@ -164,7 +145,7 @@ class Node::State::Waiter {
   Waiter(const Waiter&) = delete;
   Waiter& operator=(const Waiter&) = delete;
   void sleep(Duration at_most) const {
-    if (sleep_on(s_.epoll_fd.get(), at_most, fd_)) static_cast<void>(drain(fd_));
+    if (sleep_on(s_.epoll_fd.get(), at_most, fd_)) static_cast<void>(drain_eventfd(fd_));
   }
 
  private:
@@ -173,7 +154,7 @@ class Node::State::Waiter {
 };
 
 void Node::State::wake_waiters() {
-  if (waiters.load(std::memory_order_acquire) != 0) ring(waiters_fd.get());
+  if (waiters.load(std::memory_order_acquire) != 0) ring_eventfd(waiters_fd.get());
 }
 
 // What woke us may have been for the node alone (a handshake, a timer, what send() left): then we sleep on.
@@ -248,7 +229,7 @@ bool Node::State::control_has_work() const {
 // ---- driven by threads of our own
 
 void Node::State::start_threads() {
-  engine->control_doorbell().set_ringer([fd = control_wake_fd.get()] { ring(fd); });
+  engine->control_doorbell().set_ringer([fd = control_wake_fd.get()] { ring_eventfd(fd); });
   for (unsigned i = 0; i < worker_count(); ++i)
     threads.push_back(std::make_unique<WorkerThread>(*engine, *workers[i], i, false, -1, kIdleSteps, true));
   for (const auto& thread : threads) thread->start();
@@ -281,7 +262,7 @@ void Node::State::sleep_of_control(Instant due) {
   const Duration wait = control_has_work() ? Duration{0} : std::clamp(due - engine_clock(), Duration{0}, Duration{1s});
   sleep_on(control_wake_fd.get(), wait);
   engine->control_doorbell().sleep_end();
-  static_cast<void>(drain(control_wake_fd.get()));
+  static_cast<void>(drain_eventfd(control_wake_fd.get()));
 }
 
 // Something was configured: timers may be due earlier, orders may wait in rings.
@@ -292,7 +273,7 @@ void Node::State::configured() {
 
 void Node::State::drive() {
   if (threaded())
-    ring(control_wake_fd.get());
+    ring_eventfd(control_wake_fd.get());
   else
     notify();
 }

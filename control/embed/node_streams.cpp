@@ -1,12 +1,11 @@
 // node_streams.cpp: what a node's streams need of it, and it of them. See stream_layer.h.
-#include <poll.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
-#include <iterator>
 
 #include "control/embed/node_state.h"
 #include "dataplane/wire/inner_ip.h"
+#include "drivers/eventfd.h"
 
 namespace wireplane {
 namespace {
@@ -82,9 +81,7 @@ void Node::State::wait_for_stream_news(std::uint64_t heard, Duration at_most) {
     if (waiting() != 0 || news() != told_before) wake_waiters();
     const Duration left = end - engine_clock();
     if (streams->news() != heard || left <= Duration{0}) return;
-    pollfd polled[] = {{epoll_fd.get(), POLLIN, 0}, {told.get(), POLLIN, 0}};
-    const timespec most{static_cast<time_t>(left / 1s), static_cast<long>((left % 1s).count())};
-    ::ppoll(polled, std::size(polled), &most, nullptr);
+    sleep_on(epoll_fd.get(), left, told.get());
   }
 }
 

@@ -1,7 +1,5 @@
 #include "control/embed/stream_layer.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -10,6 +8,7 @@
 #include "control/embed/thrifty_pool.h"
 #include "control/system.h"
 #include "dataplane/wire/inner_ip.h"
+#include "drivers/eventfd.h"
 
 namespace wireplane {
 namespace {
@@ -287,9 +286,7 @@ void StreamLayer::tell() {
   {
     const std::lock_guard lock{news_mutex_};
     news_.fetch_add(1, std::memory_order_release);
-    const std::uint64_t one = 1;
-    for (const Listener* each = listeners_; each != nullptr; each = each->next_)
-      static_cast<void>(!::write(each->fd_, &one, sizeof one));
+    for (const Listener* each = listeners_; each != nullptr; each = each->next_) ring_eventfd(each->fd_);
   }
   heard_.notify_all();
   if (!closed_) parts_.news();
