@@ -13,6 +13,7 @@
 #include <chrono>
 #include <ctime>
 #include <functional>
+#include <memory>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -181,23 +182,33 @@ TEST(EmbedWake, APortsRingThatComesLateIsTakenBack) {
   EXPECT_EQ(receive(), 0u);
 }
 
+// Two nodes and a stream between them: `b` is driven by whoever calls it.
+class EmbedWakeOfTwo : public testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(b->add_peer(a->key()));
+    const auto connected = a->connect(b->key_text(), loopback(*b));
+    ASSERT_TRUE(connected);
+    there = *connected;
+    ours = *there.open_stream();
+    ASSERT_TRUE(ours.write(octets));
+    const auto accepted = b->accept_stream(10s);
+    ASSERT_TRUE(accepted);
+    theirs = *accepted;
+    ASSERT_TRUE(theirs.read(room, 10s));
+    held_back = true;
+    sleeps_late = was_ready = false;
+  }
+  const std::unique_ptr<Node> a = open({.workers = 1}), b = open();
+  Connection there;
+  Stream ours, theirs;
+  const std::vector<std::uint8_t> octets = std::vector<std::uint8_t>(10);
+  std::vector<std::uint8_t> room = std::vector<std::uint8_t>(10);
+};
+
 // Goal: who waits in a stream's read() is woken, where another thread drives the node and has taken back its ring
 // before the reader has begun to sleep, or has run again. Method: the reader is stopped just before it sleeps.
-TEST(EmbedWake, AReaderIsWokenByWhoeverDrivesTheNode) {
-  auto a = open({.workers = 1}), b = open();
-  ASSERT_TRUE(b->add_peer(a->key()));
-  const auto there = a->connect(b->key_text(), loopback(*b));
-  ASSERT_TRUE(there);
-  const std::vector<std::uint8_t> octets(10);
-  Stream ours = *there->open_stream();
-  ASSERT_TRUE(ours.write(octets));
-  const auto accepted = b->accept_stream(10s);
-  ASSERT_TRUE(accepted);
-  Stream theirs = *accepted;
-  std::vector<std::uint8_t> room(10);
-  ASSERT_TRUE(theirs.read(room, 10s));
-
-  held_back = true;
+TEST_F(EmbedWakeOfTwo, AReaderIsWokenByWhoeverDrivesTheNode) {
   std::thread reader{[&] {
     is_to_sleep_late = true;
     EXPECT_TRUE(theirs.read(room, 10s));
@@ -218,22 +229,7 @@ TEST(EmbedWake, AReaderIsWokenByWhoeverDrivesTheNode) {
 
 // Goal: who waits for datagrams is woken, where another thread drives the node from within a stream's read() and has
 // taken in what came. Method: the one that waits is stopped just before it sleeps, until the reader has done so.
-TEST(EmbedWake, WhoeverWaitsIsWokenByAReaderThatDrivesTheNode) {
-  auto a = open({.workers = 1}), b = open();
-  ASSERT_TRUE(b->add_peer(a->key()));
-  const auto there = a->connect(b->key_text(), loopback(*b));
-  ASSERT_TRUE(there);
-  const std::vector<std::uint8_t> octets(10);
-  Stream ours = *there->open_stream();
-  ASSERT_TRUE(ours.write(octets));
-  const auto accepted = b->accept_stream(10s);
-  ASSERT_TRUE(accepted);
-  Stream theirs = *accepted;
-  std::vector<std::uint8_t> room(10);
-  ASSERT_TRUE(theirs.read(room, 10s));
-
-  held_back = true;
-  sleeps_late = was_ready = false;
+TEST_F(EmbedWakeOfTwo, WhoeverWaitsIsWokenByAReaderThatDrivesTheNode) {
   std::thread waiter{[&] {
     is_to_sleep_late = true;
     const auto waiting = b->wait(10s);
@@ -241,7 +237,7 @@ TEST(EmbedWake, WhoeverWaitsIsWokenByAReaderThatDrivesTheNode) {
   }};
   EXPECT_TRUE(until([] { return sleeps_late.load(); }));
   std::thread reader{[&] { EXPECT_TRUE(theirs.read(room, 10s)); }};
-  EXPECT_TRUE(a->send(*there, octets));
+  EXPECT_TRUE(a->send(there, octets));
   EXPECT_TRUE(until([&] { return b->stats().queued_in == 1; }));
   std::this_thread::sleep_for(100ms);  // the reader goes on to sleep
   held_back = false;
