@@ -86,26 +86,30 @@ std::vector<double> loop_rates(unsigned cores) {
   return rates;
 }
 
-// How long a line takes from the first core to the last and back, in ns.
+// How long a line takes from the first core to the last and back, in ns. In threads of its own: the caller, and what
+// it runs later, stays where it was.
 double line_round_trip(unsigned cores) {
   constexpr int kTrips = 300;
   alignas(4 * kCacheLine) std::atomic<int> line{0};
-  std::thread other{[&] {
+  std::chrono::duration<double, std::nano> passed{};
+  std::thread there{[&] {
     pin(cores - 1);
     for (int i = 1; i <= kTrips; ++i) {
       while (line.load() != 2 * i - 1) continue;
       line.store(2 * i);
     }
   }};
-  pin(0);
-  std::chrono::steady_clock::time_point begin;
-  for (int i = 1; i <= kTrips; ++i) {
-    line.store(2 * i - 1);
-    while (line.load() != 2 * i) continue;
-    if (i == 1) begin = std::chrono::steady_clock::now();  // the other one has begun
-  }
-  const std::chrono::duration<double, std::nano> passed = std::chrono::steady_clock::now() - begin;
-  other.join();
+  std::thread here{[&] {
+    pin(0);
+    std::chrono::steady_clock::time_point begin;
+    for (int i = 1; i <= kTrips; ++i) {
+      line.store(2 * i - 1);
+      while (line.load() != 2 * i) continue;
+      if (i == 1) begin = std::chrono::steady_clock::now();  // the other one has begun
+    }
+    passed = std::chrono::steady_clock::now() - begin;
+  }};
+  for (std::thread* thread : {&there, &here}) thread->join();
   return passed.count() / (kTrips - 1);
 }
 
@@ -421,7 +425,7 @@ void run(benchmark::State& state, const Case& c, const std::string& sizes, unsig
     state.SetIterationTime(first.seconds + second.seconds);
   }
   state.counters["speedup_in_all_slices"] = all.rate() / alone.rate();
-  const auto choose = [](Record& record) {
+  const auto choose = [](const Record& record) {
     const Record some = record.undisturbed();
     return some.size() >= std::max(kEnough, record.size() / kOneIn) ? some : record;
   };
